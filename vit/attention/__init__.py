@@ -1,0 +1,6 @@
+"""Attention mechanisms: q, k, v -> out. They know nothing of images, blocks or training."""
+
+from vit.attention.mechanism import Mechanism, MechanismFactory
+from vit.attention.softmax import Softmax
+
+__all__ = ["Mechanism", "MechanismFactory", "Softmax"]

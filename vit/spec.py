@@ -1,0 +1,105 @@
+"""A net's spec: its constructor tree as plain data, so that a saved model can be built again without its code path.
+
+Parts are injected as factories (a class, or a partial of a class), so the arguments of the outermost constructor hold
+the whole tree. `build` imports only from this package and torch.nn, and checks that before it imports.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any, TypeVar
+
+T = TypeVar("T", bound=type)
+ALLOWED = ("vit.", "torch.nn.")
+_MEMORY = "_init_arguments"
+
+
+def keeps_spec(cls: T) -> T:
+    """Class decorator: instances remember the arguments they were built with."""
+    init = cls.__init__
+    signature = inspect.signature(init)
+
+    @wraps(init)
+    def remembering_init(self: object, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        _, *given = bound.arguments.items()
+        object.__setattr__(self, _MEMORY, dict(given))
+
+    cls.__init__ = remembering_init
+    return cls
+
+
+def spec(net: object) -> dict[str, Any]:
+    """The constructor tree of ``net`` as JSON-able data.
+
+    Raises:
+        ValueError: ``net``'s class does not keep its arguments, or an argument has no plain form (a lambda, say).
+    """
+    arguments = vars(net).get(_MEMORY)
+    if arguments is None:
+        raise ValueError(f"{type(net).__qualname__} keeps no spec: expected a class decorated with @keeps_spec")
+    return {"class": _path(type(net)), "args": {name: _plain(value, name) for name, value in arguments.items()}}
+
+
+def build(tree: dict[str, Any]) -> Any:
+    """The net a spec describes, freshly initialised.
+
+    Raises:
+        ValueError: a class outside vit and torch.nn, an unknown class, or an argument it does not take.
+    """
+    return _value({**tree})
+
+
+def _plain(value: Any, name: str) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item, name) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item, name) for key, item in value.items()}
+    if inspect.isclass(value):
+        return {"factory": _path(value), "args": {}}
+    if isinstance(value, partial):
+        # jsonargparse hands the class to an instantiating function; a plain partial holds it as its function
+        target = next((part for part in (value.func, *value.args) if inspect.isclass(part)), None)
+        if target is not None:
+            return {"factory": _path(target), "args": {key: _plain(item, key) for key, item in value.keywords.items()}}
+    raise ValueError(f"{name}={value!r} cannot be written to a spec: expected plain data, a class or a partial of one")
+
+
+def _value(tree: Any) -> Any:
+    if isinstance(tree, list):
+        return tuple(_value(item) for item in tree)
+    if not isinstance(tree, dict):
+        return tree
+    arguments = {name: _value(item) for name, item in tree.get("args", {}).items()}
+    if "factory" in tree:
+        factory = _import(tree["factory"])
+        return partial(factory, **arguments) if arguments else factory
+    if "class" in tree:
+        cls = _import(tree["class"])
+        try:
+            return cls(**arguments)
+        except TypeError as error:
+            raise ValueError(f"{tree['class']} cannot be built from its spec: {error}") from error
+    return {key: _value(item) for key, item in tree.items()}
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _import(path: str) -> Callable[..., Any]:
+    if not path.startswith(ALLOWED):
+        raise ValueError(f"spec names {path}: expected a class of {' or '.join(name.rstrip('.') for name in ALLOWED)}")
+    module, _, name = path.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"spec names {path}, which this version of vit does not have") from error
+    if not inspect.isclass(cls):
+        raise ValueError(f"spec names {path}: expected a class, got {type(cls).__name__}")
+    return cls
