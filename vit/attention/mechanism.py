@@ -13,8 +13,8 @@ from vit.tokens import Grid, Layout
 class Mechanism(nn.Module, ABC):
     """Mix values across tokens by scalar weights per head: linear in ``v``, token count kept.
 
-    Built as ``Mechanism(heads, head_dim, grid, ...own options)``; ``grid`` only sizes parameters. A mechanism that cannot
-    honour a layout (its mask, kept subset or token count) raises ValueError; none ignores one.
+    Built as ``Mechanism(heads, head_dim, grid, ...own options)``; ``grid`` only sizes parameters. A mechanism that
+    cannot honour a layout (its mask, kept subset or token count) raises ValueError; none ignores one.
     Linearity in ``v`` is what lets `vit.analysis.maps` read any mechanism's exact matrix by probing.
     """
 

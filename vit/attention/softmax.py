@@ -52,5 +52,3 @@ def _mask_for_sdpa(q: Tensor, k: Tensor, layout: Layout) -> tuple[Bool[Tensor, "
     if mask.causal and mask.keys is None and mask.pairs is None and mask.prefix is None:
         return None, True
     return mask.allowed(n, q.device)[:, None], False
-
-

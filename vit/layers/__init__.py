@@ -1,0 +1,75 @@
+"""Parts: images to tokens, tokens to tokens, tokens to vectors and logits."""
+
+from vit.layers.attend import CrossAttention, MixerFactory, SelfAttention
+from vit.layers.block import Block, BlockFactory, PostNormBlock
+from vit.layers.encoder import Encoder
+from vit.layers.heads import DistilledHead, Head, HeadFactory
+from vit.layers.mixers import Identity
+from vit.layers.mlp import Mlp, MlpFactory, SwiGLU
+from vit.layers.norm import LayerNorm, NormFactory
+from vit.layers.patches import (
+    ConvStem,
+    PatchDropout,
+    PatchEmbed,
+    PatchEmbedFactory,
+    Size,
+    default_patch_size,
+    pair,
+    patch_grid,
+)
+from vit.layers.pooling import ClassToken, MapPool, MaxPool, MeanPool, PoolFactory, SeqPool
+from vit.layers.positions import (
+    LearnedPositions,
+    NoPositions,
+    PositionFactory,
+    Rotary2d,
+    RotaryFactory,
+    SinCos1d,
+    SinCos2d,
+    resize_positions,
+)
+from vit.layers.residual import DropPath, LayerScale, Residual
+
+__all__ = [
+    "Block",
+    "BlockFactory",
+    "ClassToken",
+    "ConvStem",
+    "CrossAttention",
+    "DistilledHead",
+    "DropPath",
+    "Encoder",
+    "Head",
+    "HeadFactory",
+    "Identity",
+    "LayerNorm",
+    "LayerScale",
+    "LearnedPositions",
+    "MapPool",
+    "MaxPool",
+    "MeanPool",
+    "MixerFactory",
+    "Mlp",
+    "MlpFactory",
+    "NoPositions",
+    "NormFactory",
+    "PatchDropout",
+    "PatchEmbed",
+    "PatchEmbedFactory",
+    "PoolFactory",
+    "PositionFactory",
+    "PostNormBlock",
+    "Residual",
+    "Rotary2d",
+    "RotaryFactory",
+    "SelfAttention",
+    "SeqPool",
+    "SinCos1d",
+    "SinCos2d",
+    "Size",
+    "SwiGLU",
+    "default_patch_size",
+    "pair",
+    "patch_grid",
+    "resize_positions",
+]

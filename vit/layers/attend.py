@@ -1,0 +1,130 @@
+"""Projections and heads around any mechanism."""
+
+from collections.abc import Callable
+from typing import final
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vit.attention import MechanismFactory, Softmax
+from vit.layers.norm import NormFactory
+from vit.layers.positions import RotaryFactory
+from vit.tokens import Grid, Layout
+
+MixerFactory = Callable[[int, Grid], nn.Module]
+"""(dim, grid) -> a mixer, called ``(tokens (b n c), layout) -> (b n c)``."""
+
+
+@final
+class SelfAttention(nn.Module):
+    """Project tokens to queries, keys and values, mix with a mechanism, join the heads and project back.
+
+    Only the projections that the mechanism names in ``inputs`` exist; they share one matrix, ``qkv``.
+
+    Args:
+        dim: channels in and out.
+        grid: sizes the mechanism's parameters.
+        num_heads: heads.
+        head_dim: width of queries and keys, dim / num_heads when None.
+        value_dim: width of values, head_dim when None.
+        qkv_bias: bias on the projections.
+        qk_norm: norm on queries and keys per head (Henry et al. 2020), None for none.
+        rotary: rotary positions on queries and keys, None for none.
+        proj_drop: dropout on the output.
+        mechanism: what mixes.
+
+    Raises:
+        ValueError: ``dim`` is not divisible by ``num_heads`` and no ``head_dim`` is given.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        grid: Grid,
+        num_heads: int = 3,
+        head_dim: int | None = None,
+        value_dim: int | None = None,
+        qkv_bias: bool = True,
+        qk_norm: NormFactory | None = None,
+        rotary: RotaryFactory | None = None,
+        proj_drop: float = 0.0,
+        mechanism: MechanismFactory = Softmax,
+    ) -> None:
+        super().__init__()
+        head_dim = _head_dim(dim, num_heads, head_dim)
+        value_dim = value_dim or head_dim
+        self.num_heads = num_heads
+        self.mechanism = mechanism(num_heads, head_dim, grid)
+        widths = {"q": head_dim, "k": head_dim, "v": value_dim}
+        self.widths = [num_heads * widths[name] for name in self.mechanism.inputs]
+        self.qkv = nn.Linear(dim, sum(self.widths), bias=qkv_bias)
+        self.q_norm = nn.Identity() if qk_norm is None else qk_norm(head_dim)
+        self.k_norm = nn.Identity() if qk_norm is None else qk_norm(head_dim)
+        self.rotary = None if rotary is None else rotary(head_dim, grid)
+        self.proj = nn.Linear(num_heads * value_dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:
+        q, k, v = self.project(x, layout)
+        mixed = self.mechanism(q, k, v, layout)
+        return self.proj_drop(self.proj(rearrange(mixed, "b h n e -> b n (h e)")))
+
+    def project(self, x: Float[Tensor, "b n c"], layout: Layout) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Queries, keys (b h n d) and values (b h n e) as the mechanism sees them; None for what it does not take."""
+        parts = self.qkv(x).split(self.widths, dim=-1)
+        heads = {
+            name: rearrange(part, "b n (h d) -> b h n d", h=self.num_heads)
+            for name, part in zip(self.mechanism.inputs, parts, strict=True)
+        }
+        q, k = heads.get("q"), heads.get("k")
+        if q is not None:
+            q = self._place(self.q_norm(q), layout)
+        if k is not None:
+            k = self._place(self.k_norm(k), layout)
+        return q, k, heads.get("v")
+
+    def _place(self, x: Float[Tensor, "b h n d"], layout: Layout) -> Float[Tensor, "b h n d"]:
+        return x if self.rotary is None else self.rotary(x, layout)
+
+
+@final
+class CrossAttention(nn.Module):
+    """Queries from one sequence, keys and values from another: (b m c), (b n c) -> (b m c).  Vaswani et al. 2017.
+
+    Args:
+        dim: channels of both sequences.
+        grid: of the keys' sequence, sizes the mechanism's parameters.
+        num_heads: heads, of width dim / num_heads.
+        qkv_bias: bias on the projections.
+        mechanism: what mixes; one that needs as many queries as keys raises when called.
+
+    Raises:
+        ValueError: ``dim`` is not divisible by ``num_heads``.
+    """
+
+    def __init__(
+        self, dim: int, grid: Grid, num_heads: int = 3, qkv_bias: bool = True, mechanism: MechanismFactory = Softmax
+    ) -> None:
+        super().__init__()
+        head_dim = _head_dim(dim, num_heads, None)
+        self.num_heads = num_heads
+        self.q = nn.Linear(dim, dim, bias=qkv_bias)
+        self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
+        self.mechanism = mechanism(num_heads, head_dim, grid)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(
+        self, queries: Float[Tensor, "b m c"], tokens: Float[Tensor, "b n c"], layout: Layout
+    ) -> Float[Tensor, "b m c"]:
+        q = rearrange(self.q(queries), "b m (h d) -> b h m d", h=self.num_heads)
+        k, v = rearrange(self.kv(tokens), "b n (two h d) -> two b h n d", two=2, h=self.num_heads)
+        return self.proj(rearrange(self.mechanism(q, k, v, layout), "b h m e -> b m (h e)"))
+
+
+def _head_dim(dim: int, num_heads: int, head_dim: int | None) -> int:
+    if head_dim is not None:
+        return head_dim
+    if dim % num_heads:
+        raise ValueError(f"embed_dim {dim} is not divisible by num_heads {num_heads}: change one or set head_dim")
+    return dim // num_heads
