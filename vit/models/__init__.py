@@ -1,7 +1,7 @@
 """Nets with a public surface: built from ``(img_size, in_chans, num_classes, ...)``, called images -> logits."""
 
 from vit.models.backbone import Backbone, BackboneFactory
-from vit.models.variants import VARIANTS, Variant, vit
+from vit.models.variants import VARIANTS, Variant, plain_vit
 from vit.models.vit import ViT
 
-__all__ = ["VARIANTS", "Backbone", "BackboneFactory", "Variant", "ViT", "vit"]
+__all__ = ["VARIANTS", "Backbone", "BackboneFactory", "Variant", "ViT", "plain_vit"]

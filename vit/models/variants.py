@@ -1,4 +1,4 @@
-"""The published sizes, and small ones for small images. configs/model/ spells each out in YAML; a test keeps them equal."""
+"""The published sizes, and small ones for small images. configs/model/ spells them out in YAML."""
 
 from functools import partial
 from typing import NamedTuple
@@ -27,7 +27,9 @@ VARIANTS = {
 }
 
 
-def vit(variant: str, img_size: int | Size, in_chans: int, num_classes: int, patch_size: int | None = None) -> ViT:
+def plain_vit(
+    variant: str, img_size: int | Size, in_chans: int, num_classes: int, patch_size: int | None = None
+) -> ViT:
     """A plain ViT of a named size with class token and learned positions.
 
     Raises:
