@@ -1,0 +1,209 @@
+"""A model that knows itself: weights, architecture, classes, preprocessing and record in one folder.
+
+``model.safetensors`` holds the weights; ``model.json`` everything else and the SHA-256 of the weights, which loading
+verifies. A run folder is a bundle. Nothing in it is code, and nothing is fetched: a bundle is a local folder.
+"""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import vit
+from vit.data.images import Preprocessing
+from vit.files import commit, part_of, sha256, write_atomically, write_part
+from vit.spec import build, spec
+
+WEIGHTS, RECORD = "model.safetensors", "model.json"
+Picture = Image.Image | np.ndarray | str | Path
+
+
+@final
+@dataclass(frozen=True)
+class Prediction:
+    """The likeliest class of a picture, and the probabilities of classes, largest first."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+@final
+@dataclass(frozen=True)
+class Model:
+    """A net in eval mode with what it takes to use it; ``meta`` is the whole of ``model.json``."""
+
+    net: nn.Module
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    meta: dict[str, Any]
+
+    @torch.inference_mode()
+    def predict(
+        self, pictures: Picture | Sequence[Picture], top_k: int | None = None, batch_size: int = 64
+    ) -> list[Prediction]:
+        """One prediction per picture, in order; a single picture gives a list of one.
+
+        Args:
+            pictures: a PIL image, an array (h w) or (h w c), a path, or a sequence of these.
+            top_k: how many probabilities each prediction keeps, None for all.
+            batch_size: pictures per forward pass.
+
+        Raises:
+            ValueError: ``top_k`` is not in 1..k, or a picture cannot be read.
+        """
+        if top_k is not None and not 1 <= top_k <= len(self.classes):
+            raise ValueError(f"top_k must be in 1..{len(self.classes)}, got {top_k}")
+        given = [pictures] if isinstance(pictures, Picture) else list(pictures)
+        device = next(self.net.parameters()).device
+        predictions = []
+        for start in range(0, len(given), batch_size):
+            images = torch.stack([self.preprocessing(picture) for picture in given[start : start + batch_size]])
+            probabilities = self.net(images.to(device)).float().softmax(dim=-1).cpu()
+            predictions += [self._prediction(row, top_k) for row in probabilities]
+        return predictions
+
+    def _prediction(self, probabilities: Tensor, top_k: int | None) -> Prediction:
+        values, order = probabilities.sort(descending=True, stable=True)
+        ranked = {self.classes[place]: value for place, value in zip(order.tolist(), values.tolist(), strict=True)}
+        best = self.classes[int(order[0])]
+        return Prediction(best, ranked[best], dict(list(ranked.items())[:top_k]))
+
+
+def save(
+    folder: str | Path,
+    net: nn.Module,
+    *,
+    classes: Sequence[str],
+    preprocessing: Preprocessing,
+    metrics: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    licence: str = "not stated",
+) -> None:
+    """Write ``net`` as a bundle: both files become the new ones at once, or neither does.
+
+    Args:
+        classes: names in the order of the logits.
+        metrics: results, with what they were measured on.
+        config: the training run's configuration.
+        data: the training data's name and manifest hash; no paths.
+        licence: licence of the weights.
+
+    Raises:
+        ValueError: ``net`` keeps no spec (see `vit.spec`).
+    """
+    weights, record = Path(folder) / WEIGHTS, Path(folder) / RECORD
+    # own copies: safetensors refuses tensors that share memory, as tied weights do
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in net.state_dict().items()}
+    architecture = spec(net)
+    write_part(weights, lambda part: safetensors.torch.save_file(tensors, part))
+    meta = {
+        "format": 1,
+        "weights_sha256": sha256(part_of(weights)),
+        "spec": architecture,
+        "classes": list(classes),
+        "preprocessing": preprocessing.to_dict(),
+        "metrics": dict(metrics or {}),
+        "config": dict(config or {}),
+        "data": dict(data or {}),
+        "licence": licence,
+        "versions": {"vit": vit.__version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+    write_part(record, lambda part: part.write_text(json.dumps(meta, indent=2)))
+    # from here on the new bundle is whole: `_read` finishes a save that is cut short between these two
+    commit(weights)
+    commit(record)
+
+
+def add_metrics(folder: str | Path, metrics: Mapping[str, Any]) -> None:
+    """Add or replace entries of a bundle's metrics."""
+    meta = _read(Path(folder))
+    meta["metrics"] |= metrics
+    write_atomically(Path(folder) / RECORD, lambda part: part.write_text(json.dumps(meta, indent=2)))
+
+
+def load(path: str | Path, device: str = "auto") -> Model:
+    """The model of a bundle folder, ready to predict.
+
+    Args:
+        path: the folder, or one of its two files. URLs are refused: download first, so that you know what you run.
+        device: where the net goes; ``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: no bundle there, a damaged one, or one of an architecture this version does not have.
+    """
+    folder = _folder(path)
+    meta = _read(folder)
+    net = build(meta["spec"])
+    try:
+        weights = safetensors.torch.load_file(folder / WEIGHTS)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{folder / WEIGHTS} is not a safetensors file: {error}") from error
+    if problem := mismatch(net.state_dict(), weights):
+        raise ValueError(f"the weights in {folder} do not fit their architecture: {problem}")
+    net.load_state_dict(weights)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    net.to(device).eval()
+    return Model(net, tuple(meta["classes"]), Preprocessing.from_dict(meta["preprocessing"]), meta)
+
+
+def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
+    """How two state dicts differ in names and shapes, in one line naming the first few; None when they fit."""
+    shapes = [
+        f"{name} is {tuple(given[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    findings = {
+        "missing": [name for name in expected if name not in given],
+        "unexpected": [name for name in given if name not in expected],
+        "wrong shape": shapes,
+    }
+    return "; ".join(f"{kind}: {_first(names)}" for kind, names in findings.items() if names) or None
+
+
+def _first(names: list[str], count: int = 3) -> str:
+    rest = len(names) - count
+    return ", ".join(names[:count]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _folder(path: str | Path) -> Path:
+    if "://" in str(path):
+        raise ValueError(f"expected a local bundle folder, got the URL {path}: download it first")
+    folder = Path(path).parent if Path(path).name in (WEIGHTS, RECORD) else Path(path)
+    absent = [name for name in (WEIGHTS, RECORD) if not (folder / name).is_file()]
+    if absent:
+        raise ValueError(f"no model in {folder}: expected {WEIGHTS} and {RECORD}, missing {' and '.join(absent)}")
+    return folder
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """The record that belongs to the weights there; the part of one when a save was cut short between its files."""
+    weights_sha256 = sha256(folder / WEIGHTS)
+    for record in (folder / RECORD, part_of(folder / RECORD)):
+        meta = _parse(record) if record.is_file() else {}
+        if meta.get("weights_sha256") == weights_sha256:
+            return meta
+    raise ValueError(f"{folder / WEIGHTS} is damaged or not the file {RECORD} was written for: its SHA-256 differs")
+
+
+def _parse(record: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads(record.read_text())
+    except ValueError as error:
+        raise ValueError(f"{record} is not valid JSON: {error}") from error
+    needed = {"weights_sha256", "spec", "classes", "preprocessing", "metrics"}
+    if not isinstance(meta, dict) or not needed <= meta.keys():
+        raise ValueError(f"{record} is not a model's record: expected an object with {', '.join(sorted(needed))}")
+    return meta

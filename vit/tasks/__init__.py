@@ -1,0 +1,1 @@
+"""Training: the Lightning task, its losses and recipe, and the callbacks that leave a run folder behind."""

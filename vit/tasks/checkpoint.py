@@ -1,0 +1,134 @@
+"""Resume checkpoints: written atomically, read without unpickling code, one newest and one best per run."""
+
+from pathlib import Path
+from typing import Any, Literal, final
+
+import lightning as L
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
+from typing_extensions import override
+
+from vit.files import write_atomically
+
+
+@final
+class AtomicCheckpointIO(CheckpointIO):
+    """A checkpoint file is the old one or the new one at any moment; loading runs no code and fetches nothing."""
+
+    @override
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        write_atomically(Path(path), lambda part: torch.save(checkpoint, part))
+
+    @override
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        return load_checkpoint(path, map_location)
+
+    @override
+    def remove_checkpoint(self, path: str | Path) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """A checkpoint's content: tensors and plain data, never anything else.
+
+    Raises:
+        ValueError: a URL, no such file, or not a checkpoint that loads without running code.
+    """
+    if "://" in str(path):
+        raise ValueError(f"expected a local checkpoint, got the URL {path}: download it first")
+    if not Path(path).is_file():
+        raise ValueError(f"no checkpoint at {path}")
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # torch raises its own, zip's and pickle's errors for damaged files
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{path} is damaged or not a checkpoint of plain tensors: {reason[0]}") from error
+
+
+@final
+class Checkpoints(Checkpoint):
+    """``last.ckpt``, the newest step, and ``best.ckpt``, the best validation score, in ``checkpoints/`` of the run.
+
+    Both hold raw and averaged weights and can be resumed. ``last`` is written at the end of every epoch, whatever the
+    metric does; only on optimiser steps, because a part-accumulated gradient is in no checkpoint.
+
+    Args:
+        monitor: logged metric that ranks; the first of equal scores is kept.
+        mode: whether larger or smaller is better.
+        every_n_steps: also write ``last`` each so many optimiser steps; None for epoch ends only.
+    """
+
+    def __init__(
+        self, monitor: str = "val/acc", mode: Literal["max", "min"] = "max", every_n_steps: int | None = None
+    ) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
+        self.monitor, self.mode, self.every_n_steps = monitor, mode, every_n_steps
+        self.best_score: float | None = None
+        self.best_step: int | None = None
+        self._folder = Path("checkpoints")
+        self._last_step = 0
+
+    @property
+    def best_model_path(self) -> str:
+        """Lightning's name, so that ``trainer.test(ckpt_path="best")`` finds it; empty before the first validation."""
+        return "" if self.best_score is None else str(self._folder / "best.ckpt")
+
+    @property
+    def last_model_path(self) -> str:
+        """Path of the newest checkpoint, written or not."""
+        return str(self._folder / "last.ckpt")
+
+    @override
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._folder = Path(trainer.default_root_dir) / "checkpoints"
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._last_step = trainer.global_step
+
+    @override
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        stepped = trainer.global_step != self._last_step
+        if self.every_n_steps is not None and stepped and trainer.global_step % self.every_n_steps == 0:
+            self._save_last(trainer)
+
+    @override
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save_last(trainer)
+
+    @override
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:
+            return
+        if self.monitor not in trainer.callback_metrics:
+            known = ", ".join(sorted(trainer.callback_metrics))
+            raise ValueError(f"Checkpoints monitors {self.monitor!r}, which is not logged; logged are {known}")
+        score = float(trainer.callback_metrics[self.monitor])
+        if self._improves(score):
+            self.best_score, self.best_step = score, trainer.global_step
+            trainer.save_checkpoint(self._folder / "best.ckpt", weights_only=False)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_score": self.best_score, "best_step": self.best_step}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
+
+    def _improves(self, score: float) -> bool:
+        if score != score:  # not a number: never the best
+            return False
+        if self.best_score is None:
+            return True
+        return score > self.best_score if self.mode == "max" else score < self.best_score
+
+    def _save_last(self, trainer: L.Trainer) -> None:
+        if not trainer.fast_dev_run:
+            self._last_step = trainer.global_step
+            trainer.save_checkpoint(self.last_model_path, weights_only=False)

@@ -1,0 +1,139 @@
+"""The classification task: loss, metrics and optimiser around a net it neither builds nor knows."""
+
+from typing import Any, cast, final
+
+import lightning as L
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+from typing_extensions import override
+
+from vit.bundle import mismatch
+from vit.data.mixing import Mixing
+from vit.data.module import Batch, Images
+from vit.spec import spec
+from vit.tasks import optim
+from vit.tasks.losses import Criterion, CrossEntropy, class_weights
+
+
+@final
+class Classifier(L.LightningModule):
+    """Train ``net``, images (b c h w) to logits (b k), on the batches of a `vit.data` module.
+
+    Logs train/loss (epoch mean), train/loss_step, lr, val/loss, val/acc, test/loss, test/acc. Validation and test loss
+    are plain cross-entropy, so that recipes with different criteria can be compared; means weight a ragged last batch
+    by its images. Dropout, drop path and mixing draw from torch's generator, which is seeded before each micro-batch by
+    a pure function of (the data module's seed, step, micro-batch, rank): a resumed run repeats them and no generator
+    state is stored. Constructor arguments are not stored as hyperparameters: the run folder's config is their record.
+
+    Args:
+        net: any net called images -> logits.
+        optimizer: recipe.
+        criterion: training loss on soft targets.
+        mixing: mixup and cutmix, None for neither.
+        compile: compile the net in place with torch.compile; checkpoints are the same with and without.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: optim.AdamW = optim.AdamW(),  # noqa: B008, frozen
+        criterion: Criterion = CrossEntropy(),  # noqa: B008, frozen
+        mixing: Mixing | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.optimizer, self.criterion, self.mixing = optimizer, criterion, mixing
+        self.register_buffer("class_weights", None, persistent=False)
+        if compile:
+            net.compile()
+
+    @override
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+        return self.net(images)
+
+    @override
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.class_weights = class_weights(self.criterion.class_weights, self._data.class_counts)
+
+    @override
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        place = (self._data.seed, self.global_step, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+
+    @override
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, labels, _ = batch
+        targets = F.one_hot(labels, len(self._data.classes)).float()
+        if self.mixing is not None:
+            images, targets = self.mixing(images, targets)
+        loss = self.criterion(self(images), targets, self.class_weights).mean()
+        self.log("train/loss_step", loss, prog_bar=True)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        return loss
+
+    @override
+    def validation_step(self, batch: Batch, batch_idx: int) -> Int[Tensor, " b"]:
+        return self._evaluate(batch, "val")
+
+    @override
+    def test_step(self, batch: Batch, batch_idx: int) -> Int[Tensor, " b"]:
+        return self._evaluate(batch, "test")
+
+    @override
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Int[Tensor, " b"], Float[Tensor, "b k"]]:
+        """Index of each sample in its source, and its class probabilities (softmax)."""
+        return batch.index, self(batch.images).float().softmax(dim=-1)
+
+    @override
+    def configure_optimizers(self) -> Any:
+        # fused AdamW unscales fp16 gradients inside its step, after the point where clipping would need them unscaled
+        optimizer = self.optimizer.build(self.net, fused=self.trainer.precision != "16-mixed")
+        trainer = self.trainer
+        epoch = optim.steps(self._data.steps_per_epoch, trainer.limit_train_batches, trainer.accumulate_grad_batches)
+        total = optim.total_steps(epoch, trainer.max_epochs, trainer.max_steps)
+        scheduler = LambdaLR(optimizer, self.optimizer.schedule(total, epoch))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint knows its net, classes and preprocessing, as plain data."""
+        data = self._data
+        checkpoint["vit"] = {
+            "spec": spec(self.net),
+            "classes": list(data.classes),
+            "preprocessing": data.preprocessing.to_dict(),
+        }
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse, before anything is copied, a checkpoint of another net or other classes (ValueError)."""
+        if "vit" not in checkpoint:
+            raise ValueError("the checkpoint was not written by vit: expected an entry 'vit' with its classes")
+        saved, own = checkpoint["vit"]["classes"], list(self._data.classes)
+        if saved != own:
+            raise ValueError(f"the checkpoint was trained on classes {saved}, the data has {own}")
+        if problem := mismatch(self.state_dict(), checkpoint["state_dict"]):
+            raise ValueError(f"the checkpoint does not fit this model: {problem}")
+
+    @property
+    def _data(self) -> Images:
+        return cast(Images, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def _evaluate(self, batch: Batch, split: str) -> Int[Tensor, " b"]:
+        logits = self(batch.images).float()
+        predicted = logits.argmax(dim=-1)
+        values = {"loss": F.cross_entropy(logits, batch.labels), "acc": (predicted == batch.labels).float().mean()}
+        self.log_dict(
+            {f"{split}/{name}": value for name, value in values.items()},
+            prog_bar=True,
+            batch_size=len(batch.labels),
+            sync_dist=True,
+        )
+        return predicted

@@ -1,0 +1,123 @@
+"""The run's model as a bundle: the best checkpoint's net with what it takes to use it."""
+
+from math import sqrt
+from pathlib import Path
+from typing import Any, final
+
+import lightning as L
+import safetensors.torch
+import torch
+import yaml
+from torch import Tensor, nn
+from typing_extensions import override
+
+from vit import bundle
+from vit.spec import build, spec
+from vit.tasks.checkpoint import Checkpoints, load_checkpoint
+from vit.tasks.classify import Classifier
+from vit.tasks.ema import EMA
+from vit.tasks.wandb import Wandb
+
+
+@final
+class Release(L.Callback):
+    """Writes ``model.safetensors`` and ``model.json`` into the run folder when training ends; a test adds its metrics.
+
+    The weights are those validation ranked best: averaged ones where `EMA` is on.
+
+    Args:
+        licence: licence of the weights, for whoever receives the bundle.
+    """
+
+    def __init__(self, licence: str = "not stated") -> None:
+        self.licence = licence
+        self._tested = 0
+
+    @override
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.fast_dev_run:
+            return
+        assert isinstance(pl_module, Classifier)
+        data, folder = trainer.datamodule, Path(trainer.default_root_dir)  # type: ignore[attr-defined]
+        weights, metrics = _best(trainer, pl_module)
+        net = build(spec(pl_module.net))
+        net.load_state_dict(weights)
+        bundle.save(
+            folder,
+            net,
+            classes=data.classes,
+            preprocessing=data.preprocessing,
+            metrics=metrics,
+            config=_config(folder),
+            data={"name": data.description.name, "manifest_hash": data.manifest_hash, "num_train": data.num_train},
+            licence=self.licence,
+        )
+        for logger in trainer.loggers:
+            if isinstance(logger, Wandb):
+                logger.log_bundle(folder)
+
+    @override
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._tested = 0
+
+    @override
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: int
+    ) -> None:
+        self._tested += len(batch.labels)
+
+    @override
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Before `EMA` takes its weights out again. Metrics of other weights than the bundle's are not written."""
+        assert isinstance(pl_module, Classifier)
+        folder = Path(trainer.default_root_dir)
+        if not trainer.is_global_zero or not _holds(folder, pl_module.net):
+            return
+        accuracy, n = float(trainer.callback_metrics["test/acc"]), self._tested * trainer.world_size
+        result = {"acc": accuracy, "loss": float(trainer.callback_metrics["test/loss"]), "n": n}
+        bundle.add_metrics(folder, {"test": {**result, "acc_95": wilson(round(accuracy * n), n)}})
+
+
+def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """95 % interval of a proportion.  Wilson 1927."""
+    share, width = successes / n, z * z / n
+    centre = (share + width / 2) / (1 + width)
+    half = z / (1 + width) * sqrt(share * (1 - share) / n + width / (4 * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _best(trainer: L.Trainer, pl_module: Classifier) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The net's weights at the best validation and what it measured; the newest ones of a run without validation."""
+    keeper = next((callback for callback in trainer.callbacks if isinstance(callback, Checkpoints)), None)
+    if keeper is None or not keeper.best_model_path:
+        average = next((callback.weights for callback in trainer.callbacks if isinstance(callback, EMA)), {})
+        return _of_net(average or pl_module.state_dict()), {}
+    checkpoint = load_checkpoint(keeper.best_model_path)
+    average = checkpoint["callbacks"].get("EMA", {}).get("weights", {})
+    metrics = {keeper.monitor: keeper.best_score, "step": keeper.best_step, "epoch": checkpoint["epoch"]}
+    return _of_net(average or checkpoint["state_dict"]), {"best": metrics}
+
+
+def _of_net(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix("net."): tensor for name, tensor in state.items()}
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """The run's configuration. A bundle is given away: of local absolute paths it keeps the last part."""
+    path = folder / "config.yaml"
+    return _without_paths(yaml.safe_load(path.read_text())) if path.is_file() else {}
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def _holds(folder: Path, net: nn.Module) -> bool:
+    if not (folder / bundle.RECORD).is_file():
+        return False
+    stored, own = safetensors.torch.load_file(folder / bundle.WEIGHTS), net.state_dict()
+    return bundle.mismatch(own, stored) is None and all(torch.equal(own[name].cpu(), stored[name]) for name in own)
