@@ -1,6 +1,7 @@
 """What every figure of the project shares: paper, ink, and class names in any script. No pyplot, so no global state."""
 
 from functools import cache
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,7 +30,7 @@ def plain_axes(axes: Axes, title: str = "") -> Axes:
     return axes
 
 
-def name_style(names: tuple[str, ...]) -> dict[str, object]:
+def name_style(names: tuple[str, ...]) -> dict[str, Any]:
     """Keywords for matplotlib text holding names: fonts with their letters, no mathematics between dollar signs."""
     needed = sorted({ord(letter) for letter in "".join(names) if letter.isprintable()} - _letters(_sans()))
     return {"fontfamily": list(dict.fromkeys([SANS, *filter(None, map(_family, needed))])), "parse_math": False}

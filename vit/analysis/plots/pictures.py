@@ -1,0 +1,118 @@
+"""Pictures, with and without heat on top. Heat is drawn in multiples of the uniform baseline: 1 x is an even share."""
+
+from collections.abc import Sequence
+from math import ceil
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from numpy.typing import ArrayLike, NDArray
+
+from vit.analysis.plots.canvas import INK, QUIET, name_style, new_figure, printable
+
+Range = tuple[float, float]
+COLOURS = "plasma"  # perceptually even, and its dark end still shows on a black picture
+
+
+def samples(pictures: Sequence[ArrayLike], titles: Sequence[str], columns: int = 6) -> Figure:
+    """A contact sheet of pictures (h w), (h w 1) or (h w 3), numbers in 0..1 or 8-bit."""
+    figure, sheet = _sheet(pictures, titles, columns)
+    for axes, picture in zip(sheet, pictures, strict=False):
+        _show(axes, picture)
+    return figure
+
+
+def overlays(pictures: Sequence[ArrayLike], heats: ArrayLike, titles: Sequence[str], columns: int = 6) -> Figure:
+    """A contact sheet of pictures under their heat maps (b gh gw), one colour scale for all."""
+    multiples = [_multiples(heat) for heat in np.asarray(heats, dtype=np.float64)]
+    scale = _range(np.stack(multiples))
+    figure, sheet = _sheet(pictures, titles, columns)
+    drawn = [
+        _lay_over(axes, picture, heat, scale) for axes, picture, heat in zip(sheet, pictures, multiples, strict=False)
+    ]
+    _colorbar(figure, drawn[-1], sheet)
+    return figure
+
+
+def overlay(picture: ArrayLike, heat: ArrayLike, title: str = "", caption: str = "") -> Figure:
+    """A picture as the model sees it, and again under its heat map.
+
+    Args:
+        picture: (h w), (h w 1) or (h w 3), numbers in 0..1 or 8-bit.
+        heat: (gh gw), at least 0; stretched over the whole picture.
+        title: above; class names of any script are fine.
+        caption: below, in small print.
+    """
+    multiples = _multiples(heat)
+    height, width = np.shape(picture)[:2]
+    figure = new_figure(7.4, float(np.clip(3.1 * height / width, 1.6, 6)) + 0.9)
+    left, right = figure.subplots(1, 2)
+    _show(left, picture)
+    drawn = _lay_over(right, picture, multiples, _range(multiples))
+    _colorbar(figure, drawn, [right])
+    title = printable(title, 90)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK, fontweight="bold", **name_style((title,)))
+    if caption:
+        caption = printable(caption, 110)
+        figure.supxlabel(caption, x=0.01, ha="left", fontsize=8, color=QUIET, **name_style((caption,)))
+    return figure
+
+
+def _sheet(pictures: Sequence[ArrayLike], titles: Sequence[str], columns: int) -> tuple[Figure, list[Axes]]:
+    if len(pictures) != len(titles):
+        raise ValueError(f"expected a title for each of {len(pictures)} pictures, got {len(titles)}")
+    columns = min(columns, len(pictures))
+    rows = ceil(len(pictures) / columns)
+    figure = new_figure(1.6 * columns + 0.8, 1.85 * rows)
+    sheet = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, title in zip(sheet, titles, strict=False):
+        title = printable(title)
+        axes.set_title(title, fontsize=9, color=INK, **name_style((title,)))
+    for axes in sheet:
+        axes.set_axis_off()
+    return figure, sheet
+
+
+def _show(axes: Axes, picture: ArrayLike) -> None:
+    shown = _in_unit_range(picture)
+    axes.set_axis_off()
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+
+
+def _lay_over(axes: Axes, picture: ArrayLike, multiples: NDArray[np.float64], scale: Range) -> AxesImage:
+    grey = _in_unit_range(picture)
+    grey = grey.mean(axis=-1) if grey.ndim == 3 else grey
+    height, width = grey.shape
+    axes.set_axis_off()
+    axes.imshow(grey, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    return axes.imshow(
+        multiples, cmap=COLOURS, vmin=scale[0], vmax=scale[1], alpha=0.6, extent=extent, interpolation="bicubic"
+    )
+
+
+def _in_unit_range(picture: ArrayLike) -> NDArray[np.float64]:
+    """(h w) or (h w 3); other channel counts become their mean."""
+    shown = np.asarray(picture)
+    shown = shown / 255 if shown.dtype == np.uint8 else np.clip(shown.astype(np.float64), 0, 1)
+    return shown if shown.ndim == 2 or shown.shape[-1] == 3 else shown.mean(axis=-1)
+
+
+def _multiples(heat: ArrayLike) -> NDArray[np.float64]:
+    """``heat`` over its mean, which is what every patch would have if all had the same."""
+    heat = np.asarray(heat, dtype=np.float64)
+    mean = heat.mean()
+    return heat / mean if mean > 0 else np.ones_like(heat)
+
+
+def _range(multiples: NDArray[np.float64]) -> Range:
+    """The extremes, but never so close together that a flat map looks structured."""
+    return min(float(multiples.min()), 0.8), max(float(multiples.max()), 1.25)
+
+
+def _colorbar(figure: Figure, drawn: AxesImage, axes: Sequence[Axes]) -> None:
+    bar = figure.colorbar(drawn, ax=list(axes), shrink=0.8, aspect=20, format=lambda value, _: f"{value:g} x")
+    bar.ax.axhline(1.0, color="white", linewidth=1.5)
+    bar.ax.tick_params(labelsize=8)
+    bar.set_label("times an even share", fontsize=8, color=INK)
