@@ -60,8 +60,8 @@ def record(net: nn.Module, images: Float[Tensor, "b c height width"]) -> list[Re
             handle.remove()
     if not calls:
         raise ValueError(
-            f"{type(net).__name__} called no attention mechanism, so it has no attention to show: "
-            "expected an uncompiled net with attention blocks, such as vit.models.ViT"
+            f"{type(net).__name__} called no attention mechanism, so there is no attention to show: "
+            "expected a net with attention blocks that is not compiled, such as vit.models.ViT"
         )
     return calls
 

@@ -1,7 +1,8 @@
-"""Pictures, with and without heat on top. Heat is drawn in multiples of the uniform baseline: 1 x is an even share."""
+"""Pictures, with and without heat on top. Heat is drawn in multiples of the uniform baseline: 1 x is 1/N."""
 
 from collections.abc import Sequence
 from math import ceil
+from textwrap import wrap
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,7 +32,7 @@ def overlays(pictures: Sequence[ArrayLike], heats: ArrayLike, titles: Sequence[s
     drawn = [
         _lay_over(axes, picture, heat, scale) for axes, picture, heat in zip(sheet, pictures, multiples, strict=False)
     ]
-    _colorbar(figure, drawn[-1], sheet)
+    _colorbar(figure, drawn[-1], sheet, multiples[-1].size)
     return figure
 
 
@@ -50,13 +51,19 @@ def overlay(picture: ArrayLike, heat: ArrayLike, title: str = "", caption: str =
     left, right = figure.subplots(1, 2)
     _show(left, picture)
     drawn = _lay_over(right, picture, multiples, _range(multiples))
-    _colorbar(figure, drawn, [right])
-    title = printable(title, 90)
+    _colorbar(figure, drawn, [right], multiples.size)
+    title = "\n".join(printable(line, 80) for line in wrap(title, 66))
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK, fontweight="bold", **name_style((title,)))
     if caption:
-        caption = printable(caption, 110)
+        caption = "\n".join(printable(line, 120) for line in wrap(caption, 110))
         figure.supxlabel(caption, x=0.01, ha="left", fontsize=8, color=QUIET, **name_style((caption,)))
     return figure
+
+
+def visible(images: ArrayLike, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float64]:
+    """Normalised images (b c h w) as pictures (b h w c) in 0..1."""
+    pictures = np.moveaxis(np.asarray(images, dtype=np.float64), 1, -1)
+    return np.clip(pictures * np.asarray(std) + np.asarray(mean), 0, 1)
 
 
 def _sheet(pictures: Sequence[ArrayLike], titles: Sequence[str], columns: int) -> tuple[Figure, list[Axes]]:
@@ -111,8 +118,8 @@ def _range(multiples: NDArray[np.float64]) -> Range:
     return min(float(multiples.min()), 0.8), max(float(multiples.max()), 1.25)
 
 
-def _colorbar(figure: Figure, drawn: AxesImage, axes: Sequence[Axes]) -> None:
+def _colorbar(figure: Figure, drawn: AxesImage, axes: Sequence[Axes], patches: int) -> None:
     bar = figure.colorbar(drawn, ax=list(axes), shrink=0.8, aspect=20, format=lambda value, _: f"{value:g} x")
     bar.ax.axhline(1.0, color="white", linewidth=1.5)
     bar.ax.tick_params(labelsize=8)
-    bar.set_label("times an even share", fontsize=8, color=INK)
+    bar.set_label(f"times the uniform share, 1/{patches}", fontsize=8, color=INK)
