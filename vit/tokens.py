@@ -80,12 +80,21 @@ class Layout:
         mask: who may be attended to, None for everyone.
         index: (b n) raster positions of the kept patches, None for all in order.
         sizes: (b 2) patch grid of each picture (rows, columns) when smaller pictures are padded to ``grid``.
+
+    Raises:
+        ValueError: the mask is not as long as the sequence.
     """
 
     grid: Grid
     mask: Mask | None = None
     index: Int[Tensor, "b n"] | None = None
     sizes: Int[Tensor, "b 2"] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("keys", "pairs"):
+            value = None if self.mask is None else getattr(self.mask, name)
+            if value is not None and value.shape[-1] != self.tokens:
+                raise ValueError(f"mask {name} cover {value.shape[-1]} tokens, but the sequence has {self.tokens}")
 
     @property
     def tokens(self) -> int:

@@ -52,7 +52,7 @@ class SelfAttention(nn.Module):
         mechanism: MechanismFactory = Softmax,
     ) -> None:
         super().__init__()
-        head_dim = _head_dim(dim, num_heads, head_dim)
+        head_dim = _head_dim(dim, num_heads, head_dim, ": change one or set head_dim")
         value_dim = value_dim or head_dim
         self.num_heads = num_heads
         self.mechanism = mechanism(num_heads, head_dim, grid)
@@ -107,7 +107,7 @@ class CrossAttention(nn.Module):
         self, dim: int, grid: Grid, num_heads: int = 3, qkv_bias: bool = True, mechanism: MechanismFactory = Softmax
     ) -> None:
         super().__init__()
-        head_dim = _head_dim(dim, num_heads, None)
+        head_dim = _head_dim(dim, num_heads)
         self.num_heads = num_heads
         self.q = nn.Linear(dim, dim, bias=qkv_bias)
         self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
@@ -122,9 +122,9 @@ class CrossAttention(nn.Module):
         return self.proj(rearrange(self.mechanism(q, k, v, layout), "b h m e -> b m (h e)"))
 
 
-def _head_dim(dim: int, num_heads: int, head_dim: int | None) -> int:
-    if head_dim is not None:
-        return head_dim
-    if dim % num_heads:
-        raise ValueError(f"embed_dim {dim} is not divisible by num_heads {num_heads}: change one or set head_dim")
-    return dim // num_heads
+def _head_dim(dim: int, num_heads: int, given: int | None = None, advice: str = "") -> int:
+    if num_heads < 1:
+        raise ValueError(f"num_heads must be at least 1, got {num_heads}")
+    if given is None and dim % num_heads:
+        raise ValueError(f"embed_dim {dim} is not divisible by num_heads {num_heads}{advice}")
+    return given or dim // num_heads

@@ -35,8 +35,10 @@ def patch_grid(height: int, width: int, patch_size: Size) -> Size:
     """Patches per column and per row.
 
     Raises:
-        ValueError: a side is not divisible by the patch's.
+        ValueError: a side is not divisible by the patch's, or the patch's is not positive.
     """
+    if min(patch_size) < 1:
+        raise ValueError(f"patch sides must be at least 1, got {patch_size[0]}x{patch_size[1]}")
     if height % patch_size[0] or width % patch_size[1]:
         raise ValueError(f"image {height}x{width} is not divisible by patch size {patch_size[0]}x{patch_size[1]}")
     return height // patch_size[0], width // patch_size[1]
@@ -67,7 +69,7 @@ class ConvStem(nn.Module):
 
     def __init__(self, in_chans: int, embed_dim: int, patch_size: Size) -> None:
         super().__init__()
-        if any(side & (side - 1) for side in patch_size):
+        if any(side < 1 or side & (side - 1) for side in patch_size):
             raise ValueError(f"a conv stem halves the sides: patch sides must be powers of two, got {patch_size}")
         halvings = [side.bit_length() - 1 for side in patch_size]
         steps = max(*halvings, 1)

@@ -111,7 +111,7 @@ class Rotary2d(nn.Module):
         return torch.cat((prefix, turned.to(x.dtype)), dim=2)
 
 
-RotaryFactory = Callable[[int, Grid], Rotary2d]
+RotaryFactory = Callable[[int, Grid], nn.Module]
 
 
 def resize_positions(embed: Float[Tensor, "1 n c"], old: Grid, new: Grid) -> Float[Tensor, "1 m c"]:
