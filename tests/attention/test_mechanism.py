@@ -1,0 +1,195 @@
+"""What every mechanism has to hold to, whatever its formula. `members.MECHANISMS` lists them."""
+
+import pytest
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.testing import assert_close
+
+from tests.attention.members import MECHANISMS, Member, over
+from tests.helpers import GRIDS, PREFIXES, B, D, E, H, N, influence, random, row
+from vit.attention import Mechanism
+from vit.tokens import Grid, Layout, Mask
+
+LENGTHS = (5, 8, 3)
+
+
+def qkv(b: int = B, n: int = N) -> tuple[Tensor, Tensor, Tensor]:
+    return random(b, H, n, D), random(b, H, n, D), random(b, H, n, E)
+
+
+def mix_tokens(mechanism: Mechanism, layout: Layout, x: Tensor) -> Tensor:
+    """(b n c) -> (b n c), each token's channels serving as its query, key and value."""
+    x = rearrange(x, "b n (h d) -> b h n d", h=H)
+    return rearrange(mechanism(x, x, x, layout), "b h n d -> b n (h d)")
+
+
+def who_sees_whom(member: Member, mask: Mask) -> Tensor:
+    mechanism, layout = member.build(H, D, Grid(1, N)), Layout(Grid(1, N), mask)
+    sees = influence(lambda x: mix_tokens(mechanism, layout, x), random(B, N, H * D))
+    assert sees[0, :, 1].count_nonzero() == sees[1, :, 0].count_nonzero() == 0
+    return torch.stack((sees[0, :, 0], sees[1, :, 1]))
+
+
+@over()
+@pytest.mark.parametrize("prefix", PREFIXES, ids=len)
+@pytest.mark.parametrize("size", GRIDS, ids=str)
+def test_keeps_token_count_and_takes_the_width_of_values(member: Member, size: tuple[int, int], prefix: tuple) -> None:
+    grid = Grid(*size, prefix=prefix)
+    out = member.build(H, D, grid)(*qkv(n=grid.tokens), Layout(grid))
+    assert out.shape == (B, H, grid.tokens, E)
+    assert out.isfinite().all()
+
+
+@over()
+def test_permuting_tokens_permutes_the_output_exactly_where_claimed(member: Member) -> None:
+    mechanism, order = member.build(H, D, Grid(1, N)), torch.tensor([3, 6, 0, 5, 1, 4, 2])
+    q, k, v = qkv()
+    permuted = mechanism(q[:, :, order], k[:, :, order], v[:, :, order], row())
+    assert torch.allclose(permuted, mechanism(q, k, v, row())[:, :, order], atol=1e-9) == member.equivariant
+
+
+@over()
+def test_is_linear_in_the_values(member: Member) -> None:
+    mechanism, (q, k, v), other = member.build(H, D, Grid(1, N)), qkv(), random(B, H, N, E)
+    together = mechanism(q, k, 3 * v + other, row())
+    assert_close(together, 3 * mechanism(q, k, v, row()) + mechanism(q, k, other, row()))
+
+
+@over(simplex=True)
+def test_weights_are_a_distribution_over_keys(member: Member) -> None:
+    q, k, _ = qkv()
+    weights = member.build(H, D, Grid(1, N))(q, k, torch.eye(N, dtype=q.dtype).expand(B, H, N, N), row())
+    assert weights.min() >= 0
+    assert_close(weights.sum(dim=-1), torch.ones(B, H, N, dtype=q.dtype))
+
+
+@over()
+def test_samples_and_heads_do_not_see_each_other(member: Member) -> None:
+    mechanism, parts = member.build(H, D, Grid(1, N)), qkv()
+    out = mechanism(*parts, row())
+    changed = [part.clone() for part in parts]
+    for part in changed:
+        part[1], part[:, 2] = random(*part[1].shape), 1e3
+    assert_close(mechanism(*changed, row())[0, :2], out[0, :2], rtol=0, atol=0)
+
+
+@over()
+def test_eval_is_deterministic_and_gradients_are_right(member: Member) -> None:
+    mechanism, (q, k, v) = member.build(H, D, Grid(1, N)), qkv(b=1)
+    inputs = tuple(part.requires_grad_() for part in (q, k, v[..., :2].contiguous()))
+    assert_close(mechanism(*inputs, row()), mechanism(*inputs, row()), rtol=0, atol=0)
+    assert torch.autograd.gradcheck(lambda *parts: mechanism(*parts, row()), inputs)
+
+
+@over()
+def test_bfloat16_stays_near_float64(member: Member) -> None:
+    mechanism, (q, k, v) = member.build(H, D, Grid(1, N)), qkv()
+    exact = mechanism(q, k, v, row())
+    rough = mechanism.bfloat16()(q.bfloat16(), k.bfloat16(), v.bfloat16(), row())
+    assert rough.dtype == torch.bfloat16
+    assert (rough.double() - exact).norm() / exact.norm() < 2e-2
+
+
+@over(keys=True)
+def test_padding_has_no_influence_and_gets_no_gradient(member: Member) -> None:
+    keys = torch.tensor([[True] * N, [True, False, True, True, False, True, False]])
+    mechanism, layout = member.build(H, D, Grid(1, N)), Layout(Grid(1, N), Mask(keys=keys))
+    q, k, v = (part.requires_grad_() for part in qkv())
+    out = mechanism(q, k, v, layout)
+    out.pow(2).sum().backward()
+    padding = ~keys[:, None, :, None]
+    assert k.grad[padding.expand_as(k)].count_nonzero() == v.grad[padding.expand_as(v)].count_nonzero() == 0
+    assert k.grad[1, :, 0].abs().min() > 0
+    noise = 1e3 * padding
+    for sign in (1, -1):
+        assert_close(mechanism(q, k + sign * noise, v + sign * noise, layout), out, rtol=0, atol=1e-12)
+
+
+@over(keys=True, any_length=True)
+def test_padded_batch_equals_each_sample_alone(member: Member) -> None:
+    mechanism, (q, k, v) = member.build(H, D, Grid(1, 8)), qkv(b=3, n=8)
+    keys = torch.arange(8) < torch.tensor(LENGTHS)[:, None]
+    padded = mechanism(q, k, v, Layout(Grid(1, 8), Mask(keys=keys)))
+    for sample, length in enumerate(LENGTHS):
+        q1, k1, v1 = (part[sample : sample + 1, :, :length] for part in (q, k, v))
+        assert_close(padded[sample : sample + 1, :, :length], mechanism(q1, k1, v1, row(length)))
+
+
+@over(keys=True)
+def test_a_query_that_may_see_no_key_gives_zero_and_finite_gradients(member: Member) -> None:
+    keys = torch.tensor([[False] * N, [True] * N])
+    q, k, v = (part.requires_grad_() for part in qkv())
+    out = member.build(H, D, Grid(1, N))(q, k, v, Layout(Grid(1, N), Mask(keys=keys)))
+    out.pow(2).sum().backward()
+    assert out[0].count_nonzero() == 0
+    assert out[1].abs().min() > 0
+    assert all(part.grad.isfinite().all() for part in (q, k, v))
+
+
+@over(causal=True)
+def test_causal_tokens_see_no_later_token(member: Member) -> None:
+    sees = who_sees_whom(member, Mask(causal=True))
+    assert sees.triu(1).count_nonzero() == 0
+    assert sees[:, *torch.tril_indices(N, N)].min() > 0
+
+
+@over(causal=True)
+def test_causal_outputs_are_those_of_the_sequence_cut_short(member: Member) -> None:
+    mechanism, parts, layout = member.build(H, D, Grid(1, N)), qkv(), Layout(Grid(1, N), Mask(causal=True))
+    out = mechanism(*parts, layout)
+    changed = [torch.cat((part[:, :, :4], random(*part[:, :, 4:].shape)), dim=2) for part in parts]
+    assert_close(mechanism(*changed, layout)[:, :, :4], out[:, :, :4])
+
+
+@over(causal=True)
+def test_causal_prefix_is_seen_both_ways(member: Member) -> None:
+    sees = who_sees_whom(member, Mask(causal=True, prefix=torch.tensor([0, 3])))
+    expected = torch.ones(2, N, N, dtype=torch.bool).tril()
+    expected[1, :3, :3] = True
+    assert_close(sees > 0, expected)
+
+
+@over(pairs=True)
+def test_pairs_and_keys_together_decide_who_sees_whom(member: Member) -> None:
+    pairs = (torch.rand(B, N, N) < 0.5) | torch.eye(N, dtype=torch.bool)
+    keys = torch.tensor([[True] * N, [True, False, True, True, False, True, True]])
+    expected = pairs & keys[:, None, :]
+    sees = who_sees_whom(member, Mask(keys=keys, pairs=pairs))
+    # a token reaches itself through its query too, masked as a key or not
+    off = ~torch.eye(N, dtype=torch.bool).expand(B, N, N)
+    assert_close((sees > 0)[off], expected[off])
+
+
+@over(any_length=True)
+def test_a_kept_subset_equals_the_shorter_sequence(member: Member) -> None:
+    grid, index = Grid(2, 3, prefix=("cls",)), torch.tensor([[0, 2, 5], [1, 2, 3]])
+    mechanism, parts = member.build(H, D, grid), qkv(n=4)
+    assert_close(mechanism(*parts, Layout(grid, index=index)), mechanism(*parts, row(4)))
+
+
+@pytest.mark.parametrize("trait", ["keys", "causal", "pairs", "cross", "any_length"])
+@over()
+def test_honours_a_layout_or_refuses_it(member: Member, trait: str) -> None:
+    grid, (q, k, v) = Grid(1, N), qkv()
+    keys = torch.tensor([True] * (N - 2) + [False] * 2).expand(B, N)
+    masks = {
+        "keys": Mask(keys=keys),
+        "causal": Mask(causal=True),
+        "pairs": Mask(pairs=torch.ones(1, N, N).tril().bool()),
+    }
+    call = {
+        "cross": lambda m: m(q[:, :, :2], k, v, row()),
+        "any_length": lambda m: m(q[:, :, :5], k[:, :, :5], v[:, :, :5], row(5)),
+    }.get(trait, lambda m: m(q, k, v, Layout(grid, masks[trait])))
+    mechanism = member.build(H, D, grid)
+    if vars(member)[trait]:
+        assert call(mechanism).isfinite().all()
+    else:
+        with pytest.raises(ValueError):
+            call(mechanism)
+
+
+def test_the_list_names_every_mechanism() -> None:
+    named = {str(member).partition("(")[0] for member in MECHANISMS}
+    assert {cls.__name__ for cls in Mechanism.__subclasses__() if cls.__module__.startswith("vit.")} <= named
