@@ -48,6 +48,11 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         raise ValueError(f"{path} is damaged or not a checkpoint of plain tensors: {reason[0]}") from error
 
 
+def is_smoke_run(trainer: L.Trainer) -> bool:
+    """Whether the run only tries the code out (``fast_dev_run``): it leaves no files."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
 @final
 class Checkpoints(Checkpoint):
     """``last.ckpt``, the newest step, and ``best.ckpt``, the best validation score, in ``checkpoints/`` of the run.
@@ -92,7 +97,9 @@ class Checkpoints(Checkpoint):
         self._last_step = trainer.global_step
 
     @override
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         stepped = trainer.global_step != self._last_step
         if self.every_n_steps is not None and stepped and trainer.global_step % self.every_n_steps == 0:
             self._save_last(trainer)
@@ -103,7 +110,7 @@ class Checkpoints(Checkpoint):
 
     @override
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:
+        if trainer.state.fn != "fit" or trainer.sanity_checking or is_smoke_run(trainer):
             return
         if self.monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(trainer.callback_metrics))
@@ -129,6 +136,6 @@ class Checkpoints(Checkpoint):
         return score > self.best_score if self.mode == "max" else score < self.best_score
 
     def _save_last(self, trainer: L.Trainer) -> None:
-        if not trainer.fast_dev_run:
+        if not is_smoke_run(trainer):
             self._last_step = trainer.global_step
             trainer.save_checkpoint(self.last_model_path, weights_only=False)

@@ -36,7 +36,9 @@ class EMA(L.Callback):
             self.weights = {name: _widened(tensor) for name, tensor in pl_module.state_dict().items()}
 
     @override
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.global_step == self._step:
             return  # a micro-batch: gradients were only accumulated
         self._step = trainer.global_step

@@ -68,8 +68,8 @@ class MetricsCSV(Logger):
             self._write(replace=same)
 
     def _continue(self, step: int) -> None:
-        """Take over the rows of an interrupted run, up to ``step``."""
-        kept = [row for row in self._read() if int(row["step"]) < step]
+        """Take over the rows of an interrupted run, up to ``step``; all of them for a test or validation, at step 0."""
+        kept = [row for row in self._read() if int(row["step"]) < step or step == 0]
         self._columns = ["epoch", "step", *(list(kept[0])[2:] if kept else [])]
         self._rewrite(kept)
 

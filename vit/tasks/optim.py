@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
 
 import torch
 from torch import nn
@@ -11,10 +10,11 @@ from torch import nn
 from vit.models.backbone import parameters_without_decay
 
 
-@final
 @dataclass(frozen=True)
 class AdamW:
-    """AdamW with warm-up and cosine.  Loshchilov and Hutter 2019; the defaults are those of DeiT (Touvron et al. 2021).
+    """AdamW with warm-up and cosine.  Loshchilov and Hutter 2019; decay, betas and warm-up as in Touvron et al. 2021.
+
+    Not marked final: the command line then takes it as a plain group of options that can have a default.
 
     Args:
         lr: peak learning rate.

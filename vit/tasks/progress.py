@@ -62,7 +62,13 @@ class Progress(ProgressBar):
 
     @override
     def on_test_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self._advance(trainer, "test", batch_idx + 1)
 
@@ -72,7 +78,13 @@ class Progress(ProgressBar):
 
     @override
     def on_predict_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self._advance(trainer, "predict", batch_idx + 1)
 
@@ -105,7 +117,7 @@ class Progress(ProgressBar):
             self._bar.add_task(description, total=total, metrics="")
             self._bar.start()
 
-    def _advance(self, trainer: L.Trainer, description: str, done: int) -> None:
+    def _advance(self, trainer: L.Trainer, description: str, done: float) -> None:
         if self._bar is None:
             return
         task = self._bar.task_ids[0]

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from vit import bundle
 from vit.spec import build, spec
-from vit.tasks.checkpoint import Checkpoints, load_checkpoint
+from vit.tasks.checkpoint import Checkpoints, is_smoke_run, load_checkpoint
 from vit.tasks.classify import Classifier
 from vit.tasks.ema import EMA
 from vit.tasks.wandb import Wandb
@@ -35,7 +35,7 @@ class Release(L.Callback):
 
     @override
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run:
+        if not trainer.is_global_zero or is_smoke_run(trainer):
             return
         assert isinstance(pl_module, Classifier)
         data, folder = trainer.datamodule, Path(trainer.default_root_dir)  # type: ignore[attr-defined]
@@ -62,7 +62,13 @@ class Release(L.Callback):
 
     @override
     def on_test_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: int
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self._tested += len(batch.labels)
 
@@ -88,9 +94,10 @@ def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
 
 def _best(trainer: L.Trainer, pl_module: Classifier) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The net's weights at the best validation and what it measured; the newest ones of a run without validation."""
-    keeper = next((callback for callback in trainer.callbacks if isinstance(callback, Checkpoints)), None)
+    callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    keeper = next((callback for callback in callbacks if isinstance(callback, Checkpoints)), None)
     if keeper is None or not keeper.best_model_path:
-        average = next((callback.weights for callback in trainer.callbacks if isinstance(callback, EMA)), {})
+        average = next((callback.weights for callback in callbacks if isinstance(callback, EMA)), {})
         return _of_net(average or pl_module.state_dict()), {}
     checkpoint = load_checkpoint(keeper.best_model_path)
     average = checkpoint["callbacks"].get("EMA", {}).get("weights", {})

@@ -1,0 +1,71 @@
+import json
+
+import lightning as L
+import pytest
+import torch
+from torch.testing import assert_close
+
+import vit
+from vit.tasks.checkpoint import Checkpoints, load_checkpoint
+from vit.tasks.classify import Classifier
+from vit.tasks.ema import EMA
+from vit.tasks.release import Release, wilson
+
+
+class Worsens(L.Callback):
+    """A score that falls, so that the best checkpoint is not the last."""
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        pl_module.log("score", 1.0 / (1 + trainer.current_epoch))
+
+
+def test_a_run_folder_is_the_bundle_of_its_best_averaged_weights(tiny_net, digits, trainer, tmp_path):
+    (tmp_path / "config.yaml").write_text("data: {root: /home/somebody/photos, seed: 3}\nlist: [/a/b, 1]\n")
+    callbacks = [Worsens(), EMA(0.5), Release(licence="CC0-1.0"), Checkpoints(monitor="score")]
+    fitted, task = trainer(callbacks=callbacks), Classifier(tiny_net)
+    fitted.fit(task, digits)
+    model = vit.load(tmp_path, device="cpu")
+    best = load_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["callbacks"]["EMA"]["weights"]
+    assert_close({f"net.{name}": tensor for name, tensor in model.net.state_dict().items()}, best, rtol=0, atol=0)
+    assert model.meta["metrics"]["best"] == {"score": 1.0, "step": 6, "epoch": 0}
+    assert model.meta["config"] == {"data": {"root": "photos", "seed": 3}, "list": ["b", 1]}
+    assert model.meta["data"] == {"name": "digits", "manifest_hash": digits.manifest_hash, "num_train": 1295}
+    assert model.meta["licence"] == "CC0-1.0"
+    assert str(tmp_path) not in (tmp_path / "model.json").read_text()
+
+    fitted.test(task, digits, verbose=False)
+    assert "test" not in record(tmp_path)["metrics"], "those were the last weights, not the bundle's"
+    (measured,) = fitted.test(task, digits, ckpt_path="best", verbose=False)
+    test = record(tmp_path)["metrics"]["test"]
+    assert (test["acc"], test["n"]) == (measured["test/acc"], 359)
+    assert test["acc_95"][0] < test["acc"] < test["acc_95"][1]
+
+
+def record(folder):
+    return json.loads((folder / "model.json").read_text())
+
+
+def test_without_validation_the_newest_weights_are_released(tiny_net, digits, trainer, tmp_path):
+    callbacks = [Release(), Checkpoints()]
+    task = Classifier(tiny_net)
+    trainer(callbacks=callbacks, limit_val_batches=0, max_epochs=1).fit(task, digits)
+    assert_close(vit.load(tmp_path, "cpu").net.state_dict(), task.net.state_dict(), rtol=0, atol=0)
+
+
+def test_a_bundle_predicts_what_the_task_does(tiny_net, digits, trainer, tmp_path):
+    task = Classifier(tiny_net)
+    trainer(callbacks=[Release(), Checkpoints()], max_epochs=1).fit(task, digits)
+    digits.setup("test")
+    batch = next(iter(digits.test_dataloader()))
+    with torch.inference_mode():
+        expected = task.net.eval()(batch.images)
+        assert_close(vit.load(tmp_path, "cpu").net(batch.images), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "expected"),
+    # the first two: Newcombe 1998, table I, method 3
+    [(81, 263, (0.2553, 0.3662)), (15, 148, (0.0624, 0.1605)), (0, 20, (0.0, 0.1611)), (20, 20, (0.8389, 1.0))],
+)
+def test_wilson_interval(successes, n, expected):
+    assert wilson(successes, n) == pytest.approx(expected, abs=5e-5)
