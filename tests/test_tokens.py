@@ -95,10 +95,8 @@ def test_keep_remembers_raster_positions_and_composes() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, B])
-@pytest.mark.parametrize(
-    "fields", [("keys",), ("pairs",), ("keys", "pairs"), ("keys", "causal", "pairs")], ids="+".join
-)
-def test_keep_gathers_the_mask(fields: tuple[str, ...], batch: int) -> None:
+@pytest.mark.parametrize("fields", ["keys", "pairs", "keys pairs", "keys causal pairs"])
+def test_keep_gathers_the_mask(fields: str, batch: int) -> None:
     given = {"keys": KEYS[:batch], "pairs": PAIRS[:batch], "causal": True}
     layout = Layout(GRID, Mask(**{name: given[name] for name in fields.split()}))
     index = torch.tensor([[0, 2, 3, 5], [1, 2, 4, 5]])
