@@ -1,0 +1,136 @@
+"""The ``vit`` command: dispatch only. A command's modules, torch among them, are imported when it runs."""
+
+import difflib
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+from vit.arguments import with_flags
+
+WRONG_USE, INTERRUPTED = 2, 130
+PARSED = ("fit", "validate", "test", "predict")
+
+
+class Command(NamedTuple):
+    """A line of ``vit --help`` and what it runs, called with the rest of the command line."""
+
+    usage: str
+    summary: str
+    run: Callable[[list[str]], int]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit code. What a user can put right is said in one line, ``--debug`` adds the traceback."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [argument for argument in args if argument != "--debug"]
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    try:
+        return _dispatch(args[0], args[1:])
+    except KeyboardInterrupt as error:
+        print(f"vit: {error or 'interrupted'}", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError) as error:
+        if debug:
+            raise
+        print(f"vit: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        return WRONG_USE
+    except SystemExit as error:  # a parser's --help, or a run ended by a signal
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+
+
+def _dispatch(name: str, args: list[str]) -> int:
+    command = COMMANDS.get(name)
+    if command is None:
+        near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
+        raise ValueError(f"unknown command {name!r}; {hint}")
+    if name in PARSED and {"-h", "--help"} & set(args):
+        from vit.options import VitCLI
+
+        VitCLI(name, ["--help"])
+    return command.run(args)
+
+
+def _fit(args: list[str]) -> int:
+    args = with_flags("fit", args)
+    from vit import run
+
+    folder, metrics = run.fit(args)
+    if folder.is_dir():
+        print(f"{folder}: {_text(metrics, 'best/')}; next: vit test {folder}")
+    return 0
+
+
+def _validate(args: list[str]) -> int:
+    args = with_flags("validate", args)
+    from vit import run
+
+    print(_text(run.validate(args), "val/"))
+    return 0
+
+
+def _test(args: list[str]) -> int:
+    args = with_flags("test", args)
+    from vit import run
+
+    result = run.test(args)
+    low, high = result["acc_95"]
+    print(f"{result['data']}: accuracy {result['acc']:.4f} (95 % interval {low:.4f} to {high:.4f}, n = {result['n']})")
+    return 0
+
+
+def _predict(args: list[str]) -> int:
+    args = with_flags("predict", args)
+    from vit import predictions, run
+
+    predictions.show(run.predict(args))
+    return 0
+
+
+def _explain(args: list[str]) -> int:
+    from vit import explain
+
+    return explain.main(args)
+
+
+def _demo(args: list[str]) -> int:
+    from vit import demo
+
+    return demo.main(args)
+
+
+def _text(metrics: dict[str, float], prefix: str) -> str:
+    shown = (f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith(prefix))
+    return ", ".join(shown).replace("best/", "best ") or "done"
+
+
+def _help() -> str:
+    width = max(len(command.usage) for command in COMMANDS.values())
+    lines = (f"  {command.usage:<{width}}   {command.summary}" for command in COMMANDS.values())
+    return HELP.format(commands="\n".join(lines))
+
+
+HELP = """\
+Which vision architecture should I train on this many images, how well will it do, and what does it look at?
+
+{commands}
+
+-c NAME is a packaged config (quickstart, model/vit_tiny, ...) or a YAML file; several compose, the later one wins.
+Options follow as --trainer.max_epochs 10 or --data.root my_photos/; `vit fit --help` lists them.
+--debug shows the traceback of an error."""
+
+COMMANDS = {
+    "fit": Command("vit fit -c quickstart [--run DIR]", "train; --resume DIR continues a run", _fit),
+    "validate": Command("vit validate MODEL", "loss and accuracy on the validation split", _validate),
+    "test": Command("vit test MODEL", "accuracy on the test split, with its interval", _test),
+    "predict": Command(
+        "vit predict MODEL PICTURES [--out FILE]", "classes of pictures, as table, CSV or JSON", _predict
+    ),
+    "explain": Command(
+        "vit explain MODEL PICTURES --out DIR", "where the model looks, drawn over the pictures", _explain
+    ),
+    "demo": Command("vit demo", "all of it on handwritten digits, in minutes on a CPU", _demo),
+}

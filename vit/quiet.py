@@ -1,0 +1,36 @@
+"""Lightning's chatter, silenced by message: what is left on the terminal is ours, or is news."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LOGGERS = ("lightning.pytorch", "lightning.fabric")
+MESSAGES = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"The '\w+_dataloader' does not have many workers",  # 0 workers is right for data kept in memory
+    r"The number of training batches .* is smaller than the logging interval",
+    r"Trying to infer the `batch_size` from an ambiguous collection",
+    r"Checkpoint directory .* exists and is not empty",
+    r"You defined a `validation_step` but have no `val_dataloader`",  # val_fraction 0 says so already
+    r"Precision bf16-mixed is not supported by the model summary",
+    r"You're resuming from a checkpoint that ended before the epoch ended",  # our loader knows its place
+    r"Due to `class_path` change|Due to class_path change",  # a model overlay replaces the model
+)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within: no informational lines from Lightning and none of the warnings in `MESSAGES`. All others come through."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for message in MESSAGES:
+            warnings.filterwarnings("ignore", message=message)
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

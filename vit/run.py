@@ -1,0 +1,210 @@
+"""Fit, validate, test and predict, from the command line or from Python: ``fit(["-c", "quickstart"])``."""
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import lightning as L
+from typing_extensions import override
+
+from vit.arguments import take, with_configs
+from vit.files import write_atomically
+from vit.options import VitCLI
+from vit.overlays import resolve
+from vit.predictions import Predicted, check_format, write
+from vit.quiet import quiet
+from vit.runfolder import CONFIG, LAST, claimed, default_folder, resumable
+from vit.tasks.checkpoint import Checkpoints
+from vit.tasks.release import wilson
+from vit.trained import Trained, open_trained
+
+
+class Run(NamedTuple):
+    """A finished fit: its folder, and its metrics: the last values, and ``best/val/acc``, that of the kept model."""
+
+    folder: Path
+    metrics: dict[str, float]
+
+
+def fit(args: list[str]) -> Run:
+    """Train as ``vit fit ARGS`` does; every file lands in one folder.
+
+    Raises:
+        ValueError: anything the user can put right, in one line. No folder is left when nothing was trained.
+    """
+    (run, resume), args = take(args, "--run", "--resume")
+    if resume is not None:
+        return _resume(Path(resume), args, run)
+    args, configs = with_configs(args)
+    folder = Path(run) if run else default_folder(configs)
+    with quiet():
+        cli = VitCLI("fit", [f"--config={resolve('base')}", *args])
+        cli.build(folder)
+        keep = nullcontext() if cli.config.trainer.fast_dev_run else claimed(folder, cli.saved_config())
+        with keep:
+            return _fit(cli, None)
+
+
+def validate(args: list[str]) -> dict[str, Any]:
+    """Loss and accuracy of ``--load MODEL`` on its validation split."""
+    with quiet():
+        cli, _ = _evaluation("validate", args)
+        (metrics,) = cli.trainer.validate(cli.model, datamodule=cli.datamodule, verbose=False)
+    return dict(metrics)
+
+
+def test(args: list[str]) -> dict[str, Any]:
+    """Accuracy of ``--load MODEL`` with its 95 % interval (Wilson), loss and n on the test split; also in test.json.
+
+    Raises:
+        ValueError: anything the user can put right, such as data of other classes than the model's.
+    """
+    with quiet():
+        cli, trained = _evaluation("test", args)
+        count = Count()
+        cli.trainer.callbacks.append(count)  # type: ignore[attr-defined]
+        (metrics,) = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+    acc, n = metrics["test/acc"], count.samples
+    result = {
+        "acc": acc,
+        "acc_95": wilson(round(acc * n), n),
+        "n": n,
+        "loss": metrics["test/loss"],
+        "data": cli.datamodule.description.name,
+        "manifest_hash": cli.datamodule.manifest_hash,
+        "weights": "released" if trained.checkpoint is None else trained.checkpoint.name,
+    }
+    write_atomically(cli.folder / "test.json", lambda part: part.write_text(json.dumps(result, indent=2)))
+    return result
+
+
+def predict(args: list[str]) -> list[Predicted]:
+    """Classes of ``--data.pictures`` by ``--load MODEL``; written to ``--out`` when given."""
+    (out, top_k), args = take(args, "--out", "--top_k")
+    path = None if out is None else check_format(out)
+    with quiet():
+        cli, trained = _evaluation("predict", args)
+        kept = _top_k(top_k, len(trained.classes))
+        batches = cli.trainer.predict(cli.model, datamodule=cli.datamodule)
+    files = cli.datamodule.picture_files
+    predictions = []
+    for index, probabilities in batches or []:
+        values, places = probabilities.topk(kept)
+        for place, value, classes in zip(index.tolist(), values.tolist(), places.tolist(), strict=True):
+            top = {trained.classes[k]: p for k, p in zip(classes, value, strict=True)}
+            predictions.append(Predicted(str(files[place]), trained.classes[classes[0]], value[0], top))
+    if path is not None:
+        write(path, predictions)
+    return predictions
+
+
+class Count(L.Callback):
+    """How many samples were tested."""
+
+    samples = 0
+
+    @override
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.samples += len(batch.labels)
+
+
+def _resume(folder: Path, args: list[str], run: str | None) -> Run:
+    if run is not None:
+        raise ValueError(f"--resume {folder} continues in its own folder: leave --run {run} out")
+    resumable(folder, args)
+    with quiet():
+        cli = VitCLI("fit", [f"--config={folder / CONFIG}", *with_configs(args)[0]])
+        cli.build(folder)
+        if not cli.config.trainer.fast_dev_run:
+            (folder / "test.json").unlink(missing_ok=True)  # of the model as it was
+            write_atomically(folder / CONFIG, lambda part: part.write_text(cli.saved_config()))
+        last = folder / LAST  # a run stopped before its first checkpoint starts at its first step again
+        return _fit(cli, last if last.is_file() else None)
+
+
+def _fit(cli: VitCLI, checkpoint: Path | None) -> Run:
+    trainer = cli.trainer
+    with _interruptible(cli.folder):
+        cli.log_config()
+        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    if trainer.received_sigterm:
+        raise SystemExit(128 + signal.SIGTERM)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    keeper = trainer.checkpoint_callback
+    if isinstance(keeper, Checkpoints) and keeper.best_score is not None:
+        metrics[f"best/{keeper.monitor}"] = keeper.best_score
+    return Run(cli.folder, metrics)
+
+
+@contextmanager
+def _interruptible(folder: Path) -> Iterator[None]:
+    """Ctrl-C as KeyboardInterrupt: Lightning exits with 1 and ignores the signal from then on."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        hint = f"; `vit fit --resume {folder}` continues" if (folder / LAST).is_file() else ""
+        raise KeyboardInterrupt(f"interrupted{hint}") from None
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, handler)
+
+
+def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]) -> tuple[VitCLI, Trained]:
+    """The command's CLI around a trained net: its configuration is not retyped, options given override it."""
+    (model,), args = take(args, "--load")
+    if model is None:
+        raise ValueError(f"vit {command} expects a model: `vit {command} runs/mine`")
+    trained = open_trained(model)
+    config = json.dumps(trained.evaluation_config())
+    cli = VitCLI(command, [f"--config={resolve('base')}", f"--config={config}", *with_configs(args)[0]])
+    before, now = trained.config.get("data", {}), cli.config.data
+    own_data = all(before.get(key) == now.get(key) for key in ("dataset", "root"))
+    cli.build(_results_folder(trained, now, own_data))
+    cli.model.net = trained.net
+    resized = now.img_size is not None and now.img_size != before.get("img_size")
+    size = cli.datamodule.preprocessing.img_size if resized else trained.preprocessing.img_size
+    cli.datamodule.preprocessing = replace(trained.preprocessing, img_size=size)
+    if command != "predict":
+        _check_classes(trained.classes, cli.datamodule.classes)
+    return cli, trained
+
+
+def _results_folder(trained: Trained, data: Any, own_data: bool) -> Path:
+    """The run's folder for its released model on its own data; a folder of its own in there for anything else."""
+    parts = [] if trained.checkpoint is None else [trained.checkpoint.stem]
+    parts += [] if own_data else [Path(data.root).name if data.root else data.dataset]
+    return trained.folder / "-".join(["test", *parts]) if parts else trained.folder
+
+
+def _check_classes(expected: tuple[str, ...], came: tuple[str, ...]) -> None:
+    if expected == came:
+        return
+    unknown = [name for name in came if name not in expected]
+    absent = [name for name in expected if name not in came]
+    differing = f"the model does not know {unknown[0]!r}" if unknown else f"the data lacks {absent[0]!r}"
+    raise ValueError(f"the data's {len(came)} classes are not the model's {len(expected)}: {differing}")
+
+
+def _top_k(given: str | None, classes: int) -> int:
+    if given is None:
+        return min(3, classes)
+    if not given.isdecimal() or not 1 <= int(given) <= classes:
+        raise ValueError(f"--top_k expects a number from 1 to {classes}, the model's classes; got {given!r}")
+    return int(given)

@@ -1,0 +1,86 @@
+"""MODEL on a command line: a run folder, a bundle folder or a checkpoint of a run, with all it knows of itself."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from vit import bundle
+from vit.data.images import Preprocessing
+from vit.runfolder import BEST, CONFIG, LAST, nearby
+from vit.spec import build
+from vit.tasks.checkpoint import load_checkpoint
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained net; ``checkpoint`` is where its raw weights come from, None for a bundle's released ones."""
+
+    folder: Path
+    checkpoint: Path | None
+    net: nn.Module
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    config: dict[str, Any]
+
+    def evaluation_config(self) -> dict[str, Any]:
+        """The run's configuration, for one device of this machine; a stand-in for the net, which is not built again."""
+        trainer, model = self.config.get("trainer", {}), self.config.get("model", {})
+        init_args = {**model.get("init_args", {}), "net": {"class_path": "torch.nn.Identity"}, "compile": False}
+        kept = {key: trainer[key] for key in ("callbacks", "logger") if key in trainer}
+        return {**self.config, "trainer": kept, "model": {**model, "init_args": init_args}}
+
+
+def open_trained(model: str) -> Trained:
+    """Open MODEL on the CPU. A run without a bundle, because it was interrupted, gives its best checkpoint.
+
+    Raises:
+        ValueError: nothing there, or nothing that can be opened.
+    """
+    if "://" in model:
+        raise ValueError(f"expected a local model, got the URL {model}: download it first")
+    path = Path(model)
+    if path.suffix == ".ckpt":
+        if not path.is_file():
+            raise ValueError(f"no checkpoint {path}{nearby(path)}")
+        folder = next((parent for parent in path.parents if (parent / CONFIG).is_file()), None)
+        if folder is None:
+            raise ValueError(f"{path} lies in no run folder: expected {CONFIG} in a folder above it")
+        return _from_checkpoint(folder, path)
+    folder = path.parent if path.name in (bundle.RECORD, bundle.WEIGHTS) else path
+    if not folder.is_dir():
+        raise ValueError(f"no model {model!r}: expected a run folder, a bundle folder or a .ckpt file{nearby(folder)}")
+    if (folder / bundle.RECORD).is_file():
+        return _from_bundle(folder)
+    checkpoint = next((folder / name for name in (BEST, LAST) if (folder / name).is_file()), None)
+    if checkpoint is None or not (folder / CONFIG).is_file():
+        raise ValueError(f"no model in {folder}: expected {bundle.RECORD} and {bundle.WEIGHTS}, or a run's checkpoints")
+    return _from_checkpoint(folder, checkpoint)
+
+
+def _from_bundle(folder: Path) -> Trained:
+    model = bundle.load(folder, device="cpu")
+    config = _config(folder) if (folder / CONFIG).is_file() else model.meta.get("config")
+    if not config:
+        raise ValueError(f"the model in {folder} carries no configuration: expected one in {bundle.RECORD}")
+    return Trained(folder, None, model.net, model.classes, model.preprocessing, config)
+
+
+def _from_checkpoint(folder: Path, path: Path) -> Trained:
+    content = load_checkpoint(path)
+    if "vit" not in content:
+        raise ValueError(f"{path} was not written by vit: expected an entry 'vit' with its classes")
+    known = content["vit"]
+    net = build(known["spec"])
+    weights = {name.removeprefix("net."): tensor for name, tensor in content["state_dict"].items()}
+    if problem := bundle.mismatch(net.state_dict(), weights):
+        raise ValueError(f"the weights in {path} do not fit their architecture: {problem}")
+    net.load_state_dict(weights)
+    preprocessing = Preprocessing.from_dict(known["preprocessing"])
+    return Trained(folder, path, net.eval(), tuple(known["classes"]), preprocessing, _config(folder))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
