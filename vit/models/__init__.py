@@ -1,7 +1,22 @@
 """Nets with a public surface: built from ``(img_size, in_chans, num_classes, ...)``, called images -> logits."""
 
 from vit.models.backbone import Backbone, BackboneFactory
+from vit.models.cnn import CNN
+from vit.models.pretrained import load_init
 from vit.models.variants import VARIANTS, Variant, plain_vit
 from vit.models.vit import ViT
+from vit.models.weights import from_timm, load_weights, to_timm
 
-__all__ = ["VARIANTS", "Backbone", "BackboneFactory", "Variant", "ViT", "plain_vit"]
+__all__ = [
+    "CNN",
+    "VARIANTS",
+    "Backbone",
+    "BackboneFactory",
+    "Variant",
+    "ViT",
+    "from_timm",
+    "load_init",
+    "load_weights",
+    "plain_vit",
+    "to_timm",
+]

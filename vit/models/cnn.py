@@ -1,0 +1,129 @@
+"""Convolutional baselines: timm's nets behind the constructor every net of this project has."""
+
+import difflib
+from typing import TYPE_CHECKING, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vit.layers import Size, pair
+from vit.spec import keeps_spec
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
+
+SMALL = 64
+"""Images with no side above this get the small-image stem."""
+
+_STEM_POOLS = ("maxpool", "features.pool0")
+
+
+@final
+@keeps_spec
+class CNN(nn.Module):
+    """A convolutional net of timm: images (b c height width) to logits (b k).  He et al. 2016, Liu et al. 2022, ...
+
+    Up to 64x64 the stem that divides the sides by 4 (ResNet's strided convolution and max-pool, ConvNeXt's 4x4 patches)
+    would leave later stages nothing to see: it becomes one 3x3 convolution of stride 1, as He et al. do for CIFAR.
+    Weights and images are kept channels-last, the layout convolutions are fastest in. Pretrained weights come by
+    `vit.models.load_init`, not by an option here, so that a saved model is built again without a network.
+
+    Args:
+        img_size: (height, width) or one side; chooses the stem, any size is taken.
+        in_chans: channels of the images.
+        num_classes: logits.
+        name: of a convolutional net in timm: resnet18, resnet50, convnext_tiny, ...
+        drop: dropout before the classifier.
+        drop_path: stochastic depth rate of the last block, where the net has it.
+
+    Raises:
+        ValueError: timm has no such net, it is no convolutional one, or it lacks an option that is set.
+    """
+
+    def __init__(
+        self,
+        img_size: int | Size,
+        in_chans: int,
+        num_classes: int,
+        name: str = "resnet18",
+        drop: float = 0.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.in_chans, self.num_classes, self.name = in_chans, num_classes, name
+        self.small_stem = max(pair(img_size)) <= SMALL
+        stem = stem_of(name)
+        self.net = _timm_net(name, in_chans, num_classes, drop, drop_path)
+        if self.small_stem:
+            _shrink_stem(self.net, stem)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Float[Tensor, "b c height width"]) -> Float[Tensor, "b k"]:
+        """
+        Raises:
+            ValueError: wrong channel count.
+        """
+        if images.shape[1] != self.in_chans:
+            raise ValueError(f"the model takes images of {self.in_chans} channels, got {images.shape[1]}")
+        return self.net(images.contiguous(memory_format=torch.channels_last))
+
+
+def timm_config(name: str) -> "PretrainedCfg":
+    """What timm knows of a net of its own, by name with or without tag.
+
+    Raises:
+        ValueError: timm has no net of this name (the nearest are named) or no such tag.
+    """
+    import timm  # costs seconds, so only nets that need it wait for it
+
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3) or ["resnet18", "convnext_tiny"]
+        raise ValueError(f"timm has no net {name!r}: expected a name such as {', '.join(near)}")
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise ValueError(f"timm:{name}: {error}") from error
+    if config is None:
+        raise ValueError(f"timm describes no net {name!r}")
+    return config
+
+
+def stem_of(name: str) -> str:
+    """Path of the first convolution of a timm net.
+
+    Raises:
+        ValueError: the net does not begin with one convolution over pixels (ViTs, mixers) or is made for one size.
+    """
+    config = timm_config(name)
+    if not isinstance(config.first_conv, str) or config.first_conv.endswith(".proj") or config.fixed_input_size:
+        raise ValueError(f"{name} is no convolutional net: expected one such as resnet18; for ViTs use vit.models.ViT")
+    return config.first_conv
+
+
+def _timm_net(name: str, in_chans: int, num_classes: int, drop: float, drop_path: float) -> nn.Module:
+    import timm
+
+    rate = drop_path or None  # timm leaves out what is None, and not every net knows the option
+    try:
+        return timm.create_model(
+            name, in_chans=in_chans, num_classes=num_classes, drop_rate=drop, drop_path_rate=rate
+        )
+    except TypeError as error:
+        raise ValueError(f"timm cannot build {name!r}: {error}") from error
+
+
+def _shrink_stem(net: nn.Module, path: str) -> None:
+    old = net.get_submodule(path)
+    if not isinstance(old, nn.Conv2d):
+        raise ValueError(f"{path} is a {type(old).__name__}: expected a net that begins with a convolution")
+    new = nn.Conv2d(old.in_channels, old.out_channels, 3, padding=1, bias=old.bias is not None)
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    if new.bias is not None:
+        nn.init.zeros_(new.bias)
+    net.set_submodule(path, new)
+    modules = dict(net.named_modules())
+    for pool in _STEM_POOLS:
+        if pool in modules:
+            net.set_submodule(pool, nn.Identity())

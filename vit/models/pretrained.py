@@ -1,0 +1,84 @@
+"""Published weights by name: ``timm:vit_small_patch16_224``."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from vit.models.cnn import CNN, stem_of, timm_config
+from vit.models.vit import ViT
+from vit.models.weights import from_timm, load_weights
+
+
+def load_init(net: nn.Module, source: str) -> str:
+    """Start a ViT or CNN from timm's weights; only a head of another class count (and a CNN's small stem) stays new.
+
+    The download, its cache and the summing of input channels for other than RGB images are timm's.
+
+    Args:
+        net: filled in place.
+        source: ``timm:NAME``, NAME with or without timm's tag.
+
+    Returns:
+        One line: what was loaded, resized and is new.
+
+    Raises:
+        ValueError: another source, an unknown name, no network, or weights that do not fit (each is named).
+    """
+    kind, _, name = source.partition(":")
+    if kind != "timm" or not name:
+        raise ValueError(f"weights come from timm:NAME, such as timm:vit_small_patch16_224; got {source!r}")
+    if isinstance(net, ViT):
+        return f"{source}: {_load_vit(net, name)}"
+    if isinstance(net, CNN):
+        return f"{source}: {_load_cnn(net, name)}"
+    raise ValueError(f"{source} fits a ViT or a CNN, got a {type(net).__name__}")
+
+
+def _load_vit(net: ViT, name: str) -> str:
+    weights = _download(name, net.backbone.in_chans)
+    if "patch_embed.proj.weight" not in weights:
+        raise ValueError(f"timm:{name} is no plain ViT: expected a name such as timm:vit_small_patch16_224")
+    patch = weights["patch_embed.proj.weight"].shape[-2:]
+    _, height, width = timm_config(name).input_size
+    grid = (height // patch[0], width // patch[1])
+    return load_weights(net, from_timm(weights, grid), grid, new=("head",))
+
+
+def _load_cnn(net: CNN, name: str) -> str:
+    if name.partition(".")[0] != net.name.partition(".")[0]:
+        raise ValueError(f"timm:{name} fits a CNN of that name, got {net.name}")
+    weights = {f"net.{key}": value for key, value in _download(name, net.in_chans).items()}
+    stem = [f"net.{stem_of(name)}"] if net.small_stem else []
+    return load_weights(net, weights, new=[*stem, f"net.{timm_config(name).classifier}"])
+
+
+def _download(name: str, in_chans: int) -> dict[str, Tensor]:
+    import timm
+
+    if not timm_config(name).has_weights:
+        raise ValueError(f"timm:{name} cannot be had: nobody has published weights of that name")
+    try:
+        with _offline_when_unreachable():
+            return timm.create_model(name, pretrained=True, in_chans=in_chans).state_dict()
+    except FileNotFoundError as error:
+        raise ValueError(f"timm:{name} is not in the local cache and the network cannot be reached") from error
+    except Exception as error:  # hub, HTTP and timm errors share no base class
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"timm:{name} cannot be had: {reason}") from error
+
+
+@contextmanager
+def _offline_when_unreachable() -> Iterator[None]:
+    """Without a network the hub's client retries for most of a minute, warning each time; offline it fails at once."""
+    from huggingface_hub import constants, get_session
+
+    before = constants.HF_HUB_OFFLINE
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # whatever stands between: the cache is what is left
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
