@@ -32,14 +32,14 @@ def token_weights(layout: Layout, token: str = "cls") -> Float[Tensor, "1 n"]:
     if token not in layout.grid.prefix:
         raise ValueError(f"no prefix token {token!r} to read: the net has {list(layout.grid.prefix)}")
     position = torch.tensor([layout.grid.prefix.index(token)])
-    return F.one_hot(position, layout.tokens).float()
+    return F.one_hot(position, layout.tokens).double()
 
 
 def mean_weights(layout: Layout) -> Float[Tensor, "p n"]:
     """Weights that read the mean over patch rows; padding does not count."""
-    weights = torch.ones(1, layout.tokens)
+    weights = torch.ones(1, layout.tokens, dtype=torch.float64)
     if layout.mask is not None and layout.mask.keys is not None:
-        weights = layout.mask.keys.float()
+        weights = layout.mask.keys.cpu().double()
     patches = F.pad(weights[:, layout.grid.num_prefix :], (layout.grid.num_prefix, 0))
     return patches / patches.sum(dim=1, keepdim=True)
 
