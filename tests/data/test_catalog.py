@@ -1,0 +1,108 @@
+"""Names, descriptions, and how each set arrives."""
+
+import sys
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vit.data import catalog
+from vit.data.catalog import describe, load, manifest, preprocessing
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+def folder(root: Path, colour: int = 0) -> Path:
+    for name in ("a", "b"):
+        for i in range(5):
+            (root / name).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (9, 9), colour + i).save(root / name / f"{i}.png")
+    return root
+
+
+def test_defaults(tmp_path: Path):
+    assert describe(None, None) == catalog.Description("digits", tuple("0123456789"), 1, (8, 8))
+    mine = describe(None, str(folder(tmp_path / "mine")))
+    assert mine == catalog.Description("mine", ("a", "b"), 3, (64, 64))
+    assert describe("folder", str(tmp_path / "mine"), img_size=(32, 48), channels=1).img_size == (32, 48)
+
+
+@pytest.mark.parametrize(("name", "count"), [("mnist", 10), ("fashion_mnist", 10), ("cifar10", 10), ("cifar100", 100)])
+def test_known_sets_are_described_unseen(name: str, count: int, tmp_path: Path):
+    description = describe(name, str(tmp_path / "absent"))
+    assert len(set(description.classes)) == count and not (tmp_path / "absent").exists()
+    assert list(description.classes) == sorted(description.classes) or name == "fashion_mnist"
+
+
+def test_channels_and_size_can_be_changed():
+    grey = preprocessing("cifar10", None, channels=1)
+    assert grey.mean == pytest.approx((0.4734,), abs=1e-4) and grey.img_size == (32, 32)
+    assert preprocessing("mnist", None, img_size=32, channels=3).std == (0.3081,) * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fashion-mnist", None), "did you mean 'fashion_mnist'"),
+        (("imagenet", None), "expected one of digits, mnist"),
+        (("folder", None), "--data.root"),
+        (("digits", "somewhere"), "read from no folder"),
+        ((None, "no/such/folder"), "found nothing"),
+        (("mnist", None, 0), "0x0"),
+        (("mnist", None, None, 2), "got 2"),
+    ],
+)
+def test_bad_requests_are_one_line(arguments: tuple, message: str):
+    with pytest.raises(ValueError, match=message) as caught:
+        describe(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_digits_have_a_fixed_stratified_test_split():
+    train, test = load("digits", None, "train"), load("digits", None, "test")
+    assert train is not None and test is not None and load("digits", None, "val") is None
+    assert (len(train), len(test)) == (1438, 359) and np.bincount(test.labels).min() >= 35
+    assert isinstance(train.pictures, np.ndarray) and isinstance(test.pictures, np.ndarray)
+    assert train.pictures.shape == (1438, 8, 8, 1) and train.pictures.max() == 255
+    overlap = {p.tobytes() for p in train.pictures} & {p.tobytes() for p in test.pictures}
+    assert not overlap
+    entry = catalog.ENTRIES["digits"]
+    assert train.pictures.mean() / 255 == pytest.approx(entry.mean[0], abs=1e-3)
+    assert train.pictures.std() / 255 == pytest.approx(entry.std[0], abs=1e-3)
+
+
+@pytest.mark.skipif(not (SHARED / "FashionMNIST" / "raw").is_dir(), reason="Fashion-MNIST is not beside the checkout")
+def test_torchvision_sets_are_read_from_a_root_without_download():
+    train, test = load("fashion_mnist", str(SHARED), "train"), load("fashion_mnist", str(SHARED), "test")
+    assert train is not None and test is not None and isinstance(train.pictures, np.ndarray)
+    assert train.pictures.shape == (60000, 28, 28, 1) and len(test) == 10000
+    assert np.bincount(train.labels).tolist() == [6000] * 10
+    assert train.pictures.mean() / 255 == pytest.approx(0.2860, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_absent_and_no_network_is_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def blocked(*_: object, **__: object) -> None:
+        raise URLError("network is unreachable")
+
+    import torchvision.datasets
+
+    for module in ("mnist", "cifar"):
+        monkeypatch.setattr(
+            sys.modules[f"{torchvision.datasets.__name__}.{module}"], "download_and_extract_archive", blocked
+        )
+    with pytest.raises(ValueError, match=r"downloading it failed.*unreachable") as caught:
+        load(name, str(tmp_path), "train")
+    assert str(tmp_path / catalog.ENTRIES[name].files) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_manifest_identifies_the_set_not_its_place(tmp_path: Path):
+    one = manifest(None, str(folder(tmp_path / "x" / "mine")))
+    assert one == manifest("folder", str(folder(tmp_path / "y" / "mine")))
+    assert len(one) == 64 and one != manifest(None, None) and manifest(None, None) == manifest("digits", None)
+    Image.new("L", (50, 50)).save(tmp_path / "y" / "mine" / "a" / "0.png")
+    assert one != manifest(None, str(tmp_path / "y" / "mine"))
+    (tmp_path / "x" / "mine" / "a").rename(tmp_path / "x" / "mine" / "c")
+    assert one != manifest(None, str(tmp_path / "x" / "mine"))

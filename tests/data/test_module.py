@@ -1,0 +1,201 @@
+"""The data module: splits, batches, and a run that resumes bit for bit."""
+
+import multiprocessing
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from vit.data import source
+from vit.data.module import Images
+from vit.data.source import Batch
+
+# lightning 2.6.6 asks torch 2.15 in a way that is going out of use
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+
+
+def coloured(root: Path, per_class: int = 10) -> Path:
+    """Class r is red, class g green, b blue; brightness numbers the picture."""
+    for channel, name in enumerate("rgb"):
+        (root / name).mkdir(parents=True)
+        for i in range(per_class):
+            pixels = np.zeros((12, 16, 3), np.uint8)
+            pixels[..., channel] = 100 + i
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return root
+
+
+def flattened(batches) -> Batch:
+    return Batch(*map(torch.cat, zip(*batches, strict=True)))
+
+
+def test_digits_splits_are_disjoint_and_complete():
+    data = Images(batch_size=100)
+    train, val = flattened(data.train_dataloader()), flattened(data.val_dataloader())
+    assert sorted([*train.index.tolist(), *val.index.tolist()]) == list(range(1438))
+    assert data.num_train == len(train.labels) == 1295 and data.steps_per_epoch == len(data.train_dataloader()) == 13
+    assert torch.equal(data.class_counts, train.labels.bincount()) and data.class_counts.sum() == 1295
+    assert train.images.shape == (1295, 1, 8, 8) and train.images.dtype == torch.float32
+    assert data.classes == tuple("0123456789") and data.preprocessing.img_size == (8, 8)
+
+
+def test_validation_depends_on_the_seed_alone():
+    a, b, c = (flattened(Images(seed=s, batch_size=n).val_dataloader()).index for s, n in ((0, 7), (0, 100), (1, 100)))
+    assert torch.equal(a, b) and not torch.equal(b, c)
+
+
+def test_fit_never_touches_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    original = source.Preprocessing.pixels
+    monkeypatch.setattr(source.Preprocessing, "pixels", lambda self, p: asked.append(p) or original(self, p))
+    data = Images(root=str(coloured(tmp_path)), img_size=8)
+    data.setup("fit")
+    seen = {*asked}
+    asked.clear()
+    data.setup("test")
+    assert len(seen) == 24 and len(asked) == 6 and not seen & {*asked}
+
+
+def test_labels_follow_pictures_in_every_split(tmp_path: Path):
+    data = Images(root=str(coloured(tmp_path)), img_size=(6, 8), augment="none", val_fraction=0.2)
+    assert data.classes == ("b", "g", "r")
+    loaders = {"train": data.train_dataloader(), "val": data.val_dataloader(), "test": data.test_dataloader()}
+    for name, loader in loaders.items():
+        images, labels, _ = flattened(loader)
+        assert torch.equal(2 - images.mean((2, 3)).argmax(1), labels), name
+        assert images.shape[1:] == (3, 6, 8)
+
+
+def test_large_sets_are_read_per_batch_with_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    coloured(tmp_path)
+    held = flattened(Images(root=str(tmp_path), img_size=8).train_dataloader())
+    monkeypatch.setattr(source, "HELD_BYTES", 0)
+    read = flattened(Images(root=str(tmp_path), img_size=8).train_dataloader())
+    assert all(torch.equal(a, b) for a, b in zip(held, read, strict=True))
+
+
+def test_a_bad_picture_stops_setup_with_its_name(tmp_path: Path):
+    (coloured(tmp_path) / "r" / "broken.png").write_bytes(b"\x89PNG")
+    data = Images(root=str(tmp_path))
+    with pytest.raises(ValueError, match=r"broken\.png"):
+        [data.setup(stage) for stage in ("fit", "test")]
+
+
+def test_own_validation_folder_is_used(tmp_path: Path):
+    coloured(tmp_path / "train")
+    coloured(tmp_path / "val", per_class=2)
+    data = Images(root=str(tmp_path), img_size=8)
+    assert data.num_train == 24 and len(flattened(data.val_dataloader()).labels) == 6
+
+
+def test_a_single_picture_per_class_cannot_be_validated(tmp_path: Path):
+    coloured(tmp_path, per_class=1)
+    with pytest.raises(ValueError, match="nothing to validate on"):
+        Images(root=str(tmp_path)).setup("fit")
+
+
+def test_predicting_needs_the_pictures_only(tmp_path: Path):
+    coloured(tmp_path)
+    data = Images(dataset="folder", root="gone", img_size=8, pictures=[str(tmp_path / "r"), str(tmp_path / "g/*.png")])
+    data.setup("predict")
+    batch = next(iter(data.predict_dataloader()))
+    assert batch.images.shape == (20, 3, 8, 8) and set(batch.labels.tolist()) == {-1}
+    assert [p.name for p in data.picture_files[9:11]] == ["9.png", "0.png"] and batch.index.tolist() == list(range(20))
+    assert torch.equal(batch.images[3], data.preprocessing(data.picture_files[3]))
+    with pytest.raises(ValueError, match="nothing to predict"):
+        Images().setup("predict")
+
+
+def test_settings_are_checked():
+    for options, message in (({"batch_size": 0}, "batch_size"), ({"val_fraction": 1.0}, "val_fraction")):
+        with pytest.raises(ValueError, match=message):
+            Images(**options)
+    with pytest.raises(ValueError, match="augment must be"):
+        Images(augment="heavy")  # pyright: ignore[reportArgumentType]
+
+
+class Linear(L.LightningModule):
+    """Notes every training batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(64, 10)
+        self.seen: list[Tensor] = []
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        assert isinstance(batch, Batch)
+        self.seen.append(batch.images.clone())
+        return cross_entropy(self.layer(batch.images.flatten(1)), batch.labels)
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        self.log("val/loss", cross_entropy(self.layer(batch.images.flatten(1)), batch.labels))
+
+    test_step = validation_step
+
+    def predict_step(self, batch: Batch, _: int) -> Tensor:
+        return batch.index
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=0.01)
+
+
+class Stop(Callback):
+    """Ends a run as a crash would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
+        if trainer.global_step == self.step:
+            raise KeyError("power cut")
+
+
+def trainer(folder: Path, *callbacks: Callback, overfit_batches: int = 0) -> L.Trainer:
+    save = ModelCheckpoint(folder, save_last=True, every_n_train_steps=1, save_top_k=0)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    options = {"max_epochs": 3, "accelerator": "cpu", "overfit_batches": overfit_batches}
+    return L.Trainer(callbacks=[save, *callbacks], **options, **quiet)
+
+
+@pytest.mark.parametrize(("stop", "workers"), [(1, 0), (4, 2), (5, 0), (7, 2)])
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path, stop: int, workers: int):
+    """Five steps an epoch: within an epoch, at its end, and later; weights and every picture are equal bit for bit."""
+    whole, before, after = Linear(), Linear(), Linear()
+    trainer(tmp_path / "whole").fit(whole, datamodule=Images(batch_size=300))
+    with pytest.raises(KeyError):
+        trainer(tmp_path / "cut", Stop(stop)).fit(before, datamodule=Images(batch_size=300, num_workers=workers))
+    resumed = trainer(tmp_path / "cut")
+    resumed.fit(
+        after, datamodule=Images(batch_size=300), ckpt_path=str(tmp_path / "cut" / "last.ckpt"), weights_only=True
+    )
+    assert resumed.global_step == len(whole.seen) == 15
+    seen = [*before.seen, *after.seen]
+    assert len(seen) == 15 and all(torch.equal(a, b) for a, b in zip(seen, whole.seen, strict=True))
+    assert not torch.equal(whole.seen[0], whole.seen[5])
+    assert not multiprocessing.active_children()
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, after.state_dict()[name]), name
+
+
+def test_lightning_runs_every_stage_without_a_warning(tmp_path: Path):
+    model, run = Linear(), trainer(tmp_path)
+    run.fit(model, datamodule=Images(batch_size=300))
+    for data in (Images(batch_size=300), Images(pictures=[str(coloured(tmp_path / "p") / "r")])):
+        run.validate(model, datamodule=data, verbose=False)
+    assert run.test(model, datamodule=Images(batch_size=50), verbose=False)[0]["val/loss"] > 0
+    predicted = run.predict(model, datamodule=Images(pictures=[str(tmp_path / "p" / "r")], batch_size=4))
+    assert torch.cat(predicted).tolist() == list(range(10))
+
+
+def test_overfitting_sees_the_same_batch_again(tmp_path: Path):
+    model = Linear()
+    trainer(tmp_path, overfit_batches=2).fit(model, datamodule=Images(batch_size=300))
+    assert len(model.seen) == 6 and not torch.equal(model.seen[0], model.seen[1])
+    assert all(torch.equal(seen, model.seen[step % 2]) for step, seen in enumerate(model.seen))

@@ -1,0 +1,34 @@
+"""Held-out splits and nested subsets."""
+
+import numpy as np
+import pytest
+
+from vit.data.subset import carve, nested
+
+LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 3, 4], [500, 300, 100, 2, 1]))
+
+
+def test_carving_is_stratified_complete_and_seeded():
+    kept, held = carve(LABELS, 0.1, seed=0)
+    assert np.array_equal(np.sort(np.concatenate([kept, held])), np.arange(len(LABELS)))
+    assert np.bincount(LABELS[held], minlength=5).tolist() == [50, 30, 10, 1, 0]
+    assert np.array_equal(held, carve(LABELS, 0.1, seed=0)[1])
+    assert not np.array_equal(held, carve(LABELS, 0.1, seed=1)[1])
+
+
+def test_all_or_nothing_is_refused():
+    for fraction in (0.0, 1.0):
+        with pytest.raises(ValueError, match=f"got {fraction}"):
+            carve(LABELS, fraction, seed=0)
+
+
+def test_subsets_are_nested_stratified_and_cover_every_class():
+    order = nested(LABELS, seed=0)
+    assert np.array_equal(np.sort(order), np.arange(len(LABELS)))
+    assert set(LABELS[order[:5]]) == {0, 1, 2, 3, 4}
+    for size in (10, 100, 333, 900):
+        counts = np.bincount(LABELS[order[:size]], minlength=5)
+        assert np.abs(counts - size * np.bincount(LABELS) / len(LABELS)).max() <= 3
+    balanced = np.tile(np.arange(10), 50)
+    assert np.bincount(balanced[nested(balanced, seed=3)[:100]]).tolist() == [10] * 10
+    assert not np.array_equal(order, nested(LABELS, seed=1))

@@ -1,0 +1,158 @@
+"""A folder of class folders: `root/class/*.png`, or `root/{train,val,test}/class/*.png`."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+
+import numpy as np
+
+from vit.data.images import SUFFIXES
+from vit.data.subset import carve
+
+TEST_FRACTION, TEST_SEED = 0.2, 0  # fixed, so that no run ever trains on what another one tests on
+Files = list[tuple[Path, str]]  # picture, class name
+
+
+@dataclass(frozen=True, eq=False)
+class Folder:
+    """What lies in a data folder.
+
+    Attributes:
+        root: The folder.
+        classes: Names of the training folders in natural order ("9" before "10"); a label is a position in it.
+        splits: Files (sorted) and labels (n,) of train, test and, where it has a folder of its own, val.
+        ignored: How many entries were passed over, by reason: hidden, folder, not a picture.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    splits: dict[str, tuple[list[Path], np.ndarray]]
+    ignored: Counter[str]
+
+
+def scan(root: str | Path) -> Folder:
+    """List a data folder; no picture is opened.
+
+    Classes are those of train; val and test are matched to them by name.  Without a folder of its own, test is a fixed
+    stratified fifth of train.
+
+    Raises:
+        ValueError: no such folder, no or only one class, a class without a picture, a class that train does not have.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise ValueError(
+            f"{root}: expected a folder of class folders, found {'a file' if root.exists() else 'nothing'}"
+        )
+    ignored: Counter[str] = Counter()
+    parts = {name: root / name for name in ("train", "val", "test") if _has_folders(root / name)}
+    if parts and "train" not in parts:
+        raise ValueError(f"{root}: found {' and '.join(parts)} but no train folder with class folders in it")
+    train = _read(parts.get("train", root), ignored)
+    classes = tuple(dict.fromkeys(name for _, name in train))
+    if len(classes) < 2:
+        raise ValueError(
+            f"{parts.get('train', root)}: expected at least two class folders, found one: {shown(classes)}"
+        )
+    splits = {"train": _labelled(train, classes)}
+    for name in parts.keys() - {"train"}:
+        splits[name] = _labelled(_read(parts[name], ignored), classes)
+    if "test" not in splits:
+        files, labels = splits["train"]
+        for name, held in zip(("train", "test"), carve(labels, TEST_FRACTION, TEST_SEED), strict=True):
+            splits[name] = ([files[i] for i in held], labels[held])
+    return Folder(root, classes, splits, ignored)
+
+
+def expand(pictures: Sequence[str]) -> list[Path]:
+    """Files, folders (all pictures below them) and glob patterns as one list of files, each once.
+
+    Raises:
+        ValueError: one of them leads to no picture.
+    """
+    found: list[Path] = []
+    for picture in pictures:
+        path = Path(picture)
+        files = [path] if path.is_file() else _below(path) if path.is_dir() else _matching(picture)
+        if not files:
+            raise ValueError(
+                f"{picture}: expected a picture, a folder of pictures or a pattern matching some, found none"
+            )
+        found += files
+    return list(dict.fromkeys(found))
+
+
+def natural(name: str) -> tuple[list[int | str], str]:
+    """Sort key under which 9 comes before 10."""
+    parts = re.split(r"([0-9]+)", name.casefold())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def _below(folder: Path) -> list[Path]:
+    """Hidden is what lies hidden below the folder, not what leads to it."""
+    found = folder.rglob("*")
+    return _pictures(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def _matching(pattern: str) -> list[Path]:
+    return _pictures(map(Path, glob(pattern, recursive=True)))
+
+
+def _pictures(paths: Iterable[Path]) -> list[Path]:
+    return sorted((p for p in paths if p.suffix.lower() in SUFFIXES and p.is_file()), key=lambda p: natural(str(p)))
+
+
+def _entries(folder: Path, ignored: Counter[str]) -> list[os.DirEntry]:
+    """Visible entries; hidden ones take in macOS's `._1.png` and `.ipynb_checkpoints`."""
+    entries = sorted(os.scandir(folder), key=lambda entry: natural(entry.name))
+    visible = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+    ignored["hidden"] += len(entries) - len(visible)
+    return visible
+
+
+def _has_folders(folder: Path) -> bool:
+    return folder.is_dir() and any(entry.is_dir() for entry in _entries(folder, Counter()))
+
+
+def _read(folder: Path, ignored: Counter[str]) -> Files:
+    """All pictures of the class folders in one folder, class by class in natural order."""
+    entries = _entries(folder, ignored)
+    names = [entry.name for entry in entries if entry.is_dir()]
+    if not names:
+        found = f"{len(entries)} files but no folder" if entries else "an empty folder"
+        raise ValueError(f"{folder}: expected class folders with pictures in them, found {found}")
+    ignored["not a picture"] += len(entries) - len(names)
+    return [(path, name) for name in names for path in _read_class(folder / name, ignored)]
+
+
+def _read_class(folder: Path, ignored: Counter[str]) -> list[Path]:
+    pictures = []
+    for entry in _entries(folder, ignored):
+        if entry.is_dir():
+            ignored["folder"] += 1
+        elif Path(entry.name).suffix.lower() in SUFFIXES and entry.is_file():
+            pictures.append(folder / entry.name)
+        else:
+            ignored["not a picture"] += 1
+    if not pictures:
+        raise ValueError(
+            f"{folder}: expected pictures in this class folder ({', '.join(sorted(SUFFIXES))}), found none"
+        )
+    return pictures
+
+
+def _labelled(files: Files, classes: tuple[str, ...]) -> tuple[list[Path], np.ndarray]:
+    number = {name: label for label, name in enumerate(classes)}
+    for path, name in files:
+        if name not in number:
+            raise ValueError(f"{path.parent}: class {name!r} is not a training class, expected one of {shown(classes)}")
+    return [path for path, _ in files], np.array([number[name] for _, name in files], dtype=np.int64)
+
+
+def shown(names: Sequence[str], most: int = 12) -> str:
+    """Names for a message that stays one line."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

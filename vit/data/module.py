@@ -1,0 +1,200 @@
+"""The data module: a set by name or folder, split, ordered, augmented and batched."""
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from vit.data import catalog
+from vit.data.folder import expand, shown
+from vit.data.images import Preprocessing
+from vit.data.order import Loader, Plan, Position
+from vit.data.source import Augmentation, Batch, Batches, Level, Source, fitted
+from vit.data.subset import carve
+
+
+class Part(NamedTuple):
+    """Some samples of a split: their positions in its source."""
+
+    source: Source
+    samples: np.ndarray
+
+
+class Images(L.LightningDataModule):
+    """Labelled pictures: a known set, or any folder of class folders.
+
+    Validation is carved from train (stratified, by `seed`) unless the folder has a `val` of its own; test is read by
+    `test` only.  Order and augmentation depend on (seed, epoch, sample) alone: a resumed run continues bit for bit.
+
+    Args:
+        dataset: One of digits, mnist, fashion_mnist, cifar10, cifar100, folder. Default: folder when a root is given,
+            else digits.
+        root: A folder of class folders (class/*.png, or train/class/*.png and optionally val/ and test/), or where a
+            downloaded set lies (default: data/).
+        img_size: Height and width in pixels, one number for a square. Default: the set's own size; 64 for a folder.
+        channels: 1 for grey, 3 for RGB. Default: the set's own; 3 for a folder.
+        batch_size: Pictures per step and device. The last batch of an epoch may be smaller.
+        augment: How strongly training pictures are varied.
+        val_fraction: Share of train that is held out for validation where the set has no split of its own.
+        seed: Of the validation split, the order and the augmentation.
+        num_workers: Processes that prepare batches; 0 is right for small pictures, which are kept in memory.
+        pictures: What to predict: files, folders or patterns.
+    """
+
+    def __init__(
+        self,
+        dataset: str | None = None,
+        root: str | None = None,
+        img_size: int | tuple[int, int] | None = None,
+        channels: int | None = None,
+        batch_size: int = 128,
+        augment: Level = "medium",
+        val_fraction: float = 0.1,
+        seed: int = 0,
+        num_workers: int = 0,
+        pictures: list[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if not 0 < val_fraction < 1:
+            raise ValueError(f"val_fraction must lie between 0 and 1, got {val_fraction}")
+        if augment not in get_args(Level):
+            raise ValueError(f"augment must be one of {', '.join(get_args(Level))}, got {augment!r}")
+        self.dataset = dataset
+        self.root = root
+        self.batch_size = batch_size
+        self.augment: Level = augment
+        self.val_fraction = val_fraction
+        self.seed = seed
+        self.num_workers = num_workers
+        self.pictures = pictures or []
+        self.preprocessing: Preprocessing = catalog.preprocessing(dataset, root, img_size, channels)
+
+    @cached_property
+    def description(self) -> catalog.Description:
+        return catalog.describe(self.dataset, self.root, self.preprocessing.img_size, self.preprocessing.channels)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """In the order of the labels."""
+        return self.description.classes
+
+    @cached_property
+    def manifest_hash(self) -> str:
+        return catalog.manifest(self.dataset, self.root)
+
+    @property
+    def num_train(self) -> int:
+        """Samples trained on, without those of validation."""
+        return len(self._fit[0].samples)
+
+    @property
+    def class_counts(self) -> Tensor:
+        """Training samples of each class (k,)."""
+        train, _ = self._fit
+        return torch.from_numpy(np.bincount(train.source.labels[train.samples], minlength=len(self.classes)))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one epoch, the smaller last one included; of each process where there are several."""
+        return Plan(self._fit[0].samples, self.batch_size).batches(self._peer().world)
+
+    @cached_property
+    def picture_files(self) -> list[Path]:
+        """The files that `pictures` stands for; `index` of a predicted batch points into it."""
+        if not self.pictures:
+            raise ValueError("nothing to predict: expected pictures, folders or patterns, got none")
+        return expand(self.pictures)
+
+    def prepare_data(self) -> None:
+        """Download, on one process only."""
+        if catalog.resolve(self.dataset, self.root) in catalog.TORCHVISION and not self.pictures:
+            catalog.load(self.dataset, self.root, "train")
+
+    def setup(self, stage: str) -> None:
+        """Read what a stage needs now, so that bad data stops it before it starts."""
+        if stage == "predict":
+            _ = self.picture_files
+        elif stage == "test":
+            _ = self._test
+        else:
+            _ = self._fit
+
+    def train_dataloader(self) -> Loader[Batch]:
+        train, _ = self._fit
+        plan = Plan(train.samples, self.batch_size, shuffle=True, seed=self.seed)
+        return self._loader(Batches(train.source, self.preprocessing, self._augmentation()), plan, self._position)
+
+    def val_dataloader(self) -> Loader[Batch]:
+        return self._in_order(self._fit[1])
+
+    def test_dataloader(self) -> Loader[Batch]:
+        return self._in_order(self._test)
+
+    def predict_dataloader(self) -> Loader[Batch]:
+        files = self.picture_files
+        return self._in_order(_whole(Source(files, np.full(len(files), -1))))
+
+    @cached_property
+    def _fit(self) -> tuple[Part, Part]:
+        """Train and validation."""
+        train = self._read("train")
+        if (own := catalog.load(self.dataset, self.root, "val")) is not None:
+            return _whole(train), _whole(fitted(own, self.preprocessing))
+        kept, held = carve(train.labels, self.val_fraction, self.seed)
+        if not len(held):
+            raise ValueError(
+                f"nothing to validate on: every class has a single picture (classes: {shown(self.classes)})"
+            )
+        return Part(train, kept), Part(train, held)
+
+    @cached_property
+    def _test(self) -> Part:
+        return _whole(self._read("test"))
+
+    def _read(self, split: catalog.Split) -> Source:
+        source = catalog.load(self.dataset, self.root, split)
+        assert source is not None, f"every set has a {split} split"
+        return fitted(source, self.preprocessing)
+
+    def _augmentation(self) -> Augmentation | None:
+        if self.augment == "none":
+            return None
+        from vit.data.augment import Augment  # seconds of imports that only training needs
+
+        flip = catalog.ENTRIES[catalog.resolve(self.dataset, self.root)].flip
+        return Augment(self.augment, self.preprocessing.img_size, self.preprocessing.channels, flip)
+
+    def _in_order(self, part: Part) -> Loader[Batch]:
+        return self._loader(Batches(part.source, self.preprocessing), Plan(part.samples, self.batch_size), self._peer)
+
+    def _loader(self, batches: Batches, plan: Plan, position: Callable[[], Position]) -> Loader[Batch]:
+        on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return Loader(batches, plan, position, self.num_workers, pin_memory=on_cuda)
+
+    def _peer(self) -> Position:
+        """Which process this is; evaluation always starts at the beginning."""
+        return (
+            Position()
+            if self.trainer is None
+            else Position(rank=self.trainer.global_rank, world=self.trainer.world_size)
+        )
+
+    def _position(self) -> Position:
+        """Where training stands.  An overfitting run stays in one epoch, so that it sees the same few batches again."""
+        if self.trainer is None:
+            return Position()
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        overfitting = self.trainer.overfit_batches > 0  # pyright: ignore[reportAttributeAccessIssue]
+        epoch = 0 if overfitting else self.trainer.current_epoch
+        return self._peer()._replace(epoch=epoch, batch=done)
+
+
+def _whole(source: Source) -> Part:
+    return Part(source, np.arange(len(source)))

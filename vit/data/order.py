@@ -1,0 +1,155 @@
+"""Order and augmentation keys as pure functions of (seed, epoch, index), and a loader with no position of its own.
+
+A stopped run continues bit for bit without anything of the data being stored: the loader asks where the run stands when
+the first batch of a pass is wanted.  At `iter()` it would be too early: Lightning restores its counters only later.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+ORDER, AUGMENT = 1, 2  # two independent streams of keys
+T = TypeVar("T")
+
+
+def keys(seed: int, epoch: int, index: np.ndarray, stream: int) -> np.ndarray:
+    """One 64-bit key per index (uint64), without collisions within an epoch."""
+    state = np.zeros(1, dtype=np.uint64)
+    for part in (stream, seed, epoch):
+        state = _scramble(state ^ np.uint64(part % 2**64))
+    return _scramble(state ^ index.astype(np.uint64))
+
+
+def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of `count` samples in one epoch; our own arithmetic, so it is the same under every numpy release."""
+    return np.argsort(keys(seed, epoch, np.arange(count), ORDER), kind="stable")
+
+
+def _scramble(x: np.ndarray) -> np.ndarray:
+    """SplitMix64, a bijection of 64-bit numbers.  Steele, Lea, Flood 2014."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+class Position(NamedTuple):
+    """Where a run stands: the epoch, the batches of it already done, and this process among its peers."""
+
+    epoch: int = 0
+    batch: int = 0
+    rank: int = 0
+    world: int = 1
+
+
+class Request(NamedTuple):
+    """One batch to be made: positions in the source (b,) and their augmentation keys (b,)."""
+
+    samples: np.ndarray
+    keys: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Which samples each batch of a pass holds.
+
+    With several processes each takes every world-th sample; where that does not come out even, the first samples are
+    taken twice, so that all processes make equally many batches.  The last batch may be smaller.
+
+    Attributes:
+        index: Positions in the source that take part.
+        batch_size: Samples per batch and process.
+        shuffle: A new order each epoch; otherwise as given.
+        seed: Of order and augmentation.
+    """
+
+    index: np.ndarray
+    batch_size: int
+    shuffle: bool = False
+    seed: int = 0
+
+    def batches(self, world: int = 1) -> int:
+        return -(-self._share(world) // self.batch_size)
+
+    def requests(self, position: Position) -> Iterator[Request]:
+        """From the position to the end of its epoch."""
+        index = self.index[permutation(len(self.index), self.seed, position.epoch)] if self.shuffle else self.index
+        index = np.resize(index, self._share(position.world) * position.world)[position.rank :: position.world]
+        for start in range(position.batch * self.batch_size, len(index), self.batch_size):
+            part = index[start : start + self.batch_size]
+            yield Request(part, keys(self.seed, position.epoch, part, AUGMENT))
+
+    def _share(self, world: int) -> int:
+        return -(-len(self.index) // world)
+
+
+class Loader(Generic[T]):
+    """Batches of a data set in the order of a plan, from wherever the run stands.
+
+    Not a `DataLoader`, so that Lightning puts no sampler of its own around the plan.
+
+    Args:
+        dataset: Makes one batch from one `Request`.
+        plan: The order.
+        position: Asked at the first `next()` of every pass.
+        num_workers: Processes that make batches; 0 makes them in this one, with the same result.
+        pin_memory: For copies to a CUDA device.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[T],
+        plan: Plan,
+        position: Callable[[], Position],
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self.dataset = dataset
+        self.plan = plan
+        self.position = position
+        self._pass = _Pass()
+        self._loader = DataLoader(
+            dataset,
+            sampler=self._pass,
+            batch_size=None,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            persistent_workers=num_workers > 0,
+            generator=torch.Generator(),  # else every pass draws from the global one, which belongs to the model
+        )
+
+    def __len__(self) -> int:
+        return self.plan.batches(self.position().world)
+
+    def __iter__(self) -> Iterator[T]:
+        self._pass.requests = self.plan.requests(self.position())  # a generator's body: runs at the first next()
+        yield from self._loader
+
+    @property
+    def _iterator(self) -> object:
+        """By this name Lightning finds, stops and drops the workers when a run ends or breaks off."""
+        return self._loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, stopped: None) -> None:
+        self._loader._iterator = stopped
+
+    def state_dict(self) -> dict:
+        """Empty: the trainer's own counters say it all.  Its presence tells Lightning that the loader can resume."""
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """See `state_dict`."""
+
+
+class _Pass:
+    """The sampler of a `DataLoader` that outlives its passes, as persistent workers need."""
+
+    requests: Iterator[Request] = iter(())
+
+    def __iter__(self) -> Iterator[Request]:
+        return self.requests

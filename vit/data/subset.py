@@ -1,0 +1,33 @@
+"""Which samples are held out, and which subset of the rest is used: pure functions of the labels and a seed."""
+
+import numpy as np
+
+
+def carve(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (kept, held out), both ascending, with every class held out in the same proportion.
+
+    Of a class of two or more at least one sample goes each way; a single one is kept.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"the fraction held out must lie between 0 and 1, got {fraction}")
+    rng = np.random.default_rng(seed)
+    held = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        held[members[:count]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def nested(labels: np.ndarray, seed: int) -> np.ndarray:
+    """An order of all positions whose first `size` are a stratified subset, for every `size` at once.
+
+    The smaller subset lies inside the larger one by construction, class shares are right to within one sample, and
+    every class takes part as soon as `size` reaches the number of classes.
+    """
+    rng = np.random.default_rng(seed)
+    progress = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        progress[members] = np.arange(len(members)) / len(members)
+    return np.lexsort((rng.permutation(len(labels)), progress))
