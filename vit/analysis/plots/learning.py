@@ -68,7 +68,7 @@ def _series(rows: list[dict[str, str]], name: str, steps_per_epoch: float) -> Se
 def _draw_panel(axes: Axes, found: dict[str, Series]) -> None:
     for name, (x, y) in found.items():
         split = name.split("/")[0]
-        if name.endswith("_step"):
+        if name == "train/loss_step" and "train/loss" in found:
             axes.plot(x, y, color=COLOURS[split], alpha=0.3, linewidth=0.8)
             continue
         dots = "o" if len(x) == 1 or (len(x) <= MANY and split != "lr") else None
