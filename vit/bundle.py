@@ -200,7 +200,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _parse(record: Path) -> dict[str, Any]:
     try:
-        meta = json.loads(record.read_text())
+        meta = json.loads(record.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{record} is not valid JSON: {error}") from error
     needed = {"weights_sha256", "spec", "classes", "preprocessing", "metrics"}

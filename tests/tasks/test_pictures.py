@@ -2,9 +2,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vit.tasks.checkpoint import Checkpoints
 from vit.tasks.classify import Classifier
 from vit.tasks.metrics import MetricsCSV
 from vit.tasks.pictures import Confusion, Curves
+from vit.tasks.release import Release
 
 
 def test_a_run_leaves_its_curves_and_a_test_its_confusion(tiny_net, digits, trainer, tmp_path):
@@ -31,3 +33,11 @@ def test_rows_are_true_classes_and_columns_predicted_ones():
     confusion._count(torch.tensor([0, 0, 2]), torch.tensor([0, 1, 1]))
     confusion._count(torch.tensor([0]), torch.tensor([1]))
     assert confusion.matrix.tolist() == [[1, 2, 0], [0, 0, 0], [0, 1, 0]]
+
+
+def test_a_smoke_run_leaves_no_files(tiny_net, digits, trainer, tmp_path):
+    callbacks = [Curves(), Confusion(), Release(), Checkpoints()]
+    fitted = trainer(callbacks=callbacks, fast_dev_run=True)
+    fitted.fit(Classifier(tiny_net), digits)
+    fitted.test(Classifier(tiny_net), digits, verbose=False)
+    assert not list(tmp_path.rglob("*.*"))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ def unplugged(monkeypatch, tmp_path):
 
 
 def test_an_offline_fit_and_test_leave_history_config_picture_and_bundle(
-    unplugged, tiny_net, digits, trainer, tmp_path
+    unplugged, tiny_net, digits, trainer, tmp_path, capfd
 ):
     pytest.importorskip("wandb")
     run = tmp_path / "runs" / "mine"
@@ -43,6 +44,9 @@ def test_an_offline_fit_and_test_leave_history_config_picture_and_bundle(
     fitted.fit(task, digits)
     (measured,) = fitted.test(task, digits, verbose=False)
     logger.finish()
+    assert re.fullmatch(
+        r"wandb: offline; upload later with `wandb sync .*mine/wandb/offline-run-\*`\n", capfd.readouterr().out
+    )
 
     (folder,) = (run / "wandb").glob("offline-run-*")
     (log,) = folder.glob("*.wandb")

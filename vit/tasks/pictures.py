@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from vit.analysis import plots
 from vit.files import write_atomically
+from vit.tasks.checkpoint import is_smoke_run
 from vit.tasks.metrics import MetricsCSV
 from vit.tasks.wandb import Wandb
 
@@ -75,7 +76,7 @@ class Confusion(L.Callback):
     @override
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         figure = self._draw(trainer, "test/confusion")
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not is_smoke_run(trainer):
             _write(figure, Path(trainer.default_root_dir) / "confusion.png")
 
     def _reset(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -77,7 +77,7 @@ class Release(L.Callback):
         """Before `EMA` takes its weights out again. Metrics of other weights than the bundle's are not written."""
         assert isinstance(pl_module, Classifier)
         folder = Path(trainer.default_root_dir)
-        if not trainer.is_global_zero or not _holds(folder, pl_module.net):
+        if not trainer.is_global_zero or is_smoke_run(trainer) or not _holds(folder, pl_module.net):
             return
         accuracy, n = float(trainer.callback_metrics["test/acc"]), self._tested * trainer.world_size
         result = {"acc": accuracy, "loss": float(trainer.callback_metrics["test/loss"]), "n": n}
@@ -112,7 +112,7 @@ def _of_net(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _config(folder: Path) -> dict[str, Any]:
     """The run's configuration. A bundle is given away: of local absolute paths it keeps the last part."""
     path = folder / "config.yaml"
-    return _without_paths(yaml.safe_load(path.read_text())) if path.is_file() else {}
+    return _without_paths(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _without_paths(value: Any) -> Any:

@@ -125,6 +125,8 @@ class Wandb(Logger):
         )
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
+        upload = "wandb sync " + os.path.relpath(self._folder / "wandb" / "offline-run-*")
+        print(f"wandb: {run.url or mode}" + (f"; upload later with `{upload}`" if mode == "offline" else ""))
         return run
 
     def _run_id(self) -> str:
