@@ -1,8 +1,10 @@
 """What several property tests need. Axes are distinct primes throughout, so that no swapped pair passes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
+import jaxtyping
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -45,3 +47,14 @@ def influence(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """(b i s j): how much token i of sample b of ``f(x)`` depends on token j of sample s; ``f``: (b n c) -> (b n c)."""
     jacobian = torch.autograd.functional.jacobian(f, x)
     return rearrange(jacobian, "b i c s j d -> b i s j (c d)").norm(dim=-1)
+
+
+@contextmanager
+def untyped() -> Iterator[None]:
+    """No shape checks inside: Dynamo cannot trace through them, and a wrong type has to reach our own error."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)

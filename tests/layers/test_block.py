@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from tests.attention.members import Member, over
-from tests.helpers import GRIDS, PREFIXES, B, H, N, influence, random, redrawn, row
+from tests.helpers import GRIDS, PREFIXES, B, H, N, influence, random, redrawn, row, untyped
 from vit.layers import Block, Identity, LayerNorm, Mlp, PostNormBlock, SelfAttention, SwiGLU
 from vit.tokens import Grid, Layout
 
@@ -93,8 +93,9 @@ def test_drop_path_falls_on_both_branches_apart(kind: type[nn.Module]) -> None:
     assert (first != second).any()
 
 
-def test_compiles_without_graph_breaks(untyped: None) -> None:
+def test_compiles_without_graph_breaks() -> None:
     mixer = partial(SelfAttention, num_heads=H, qk_norm=LayerNorm)
     block, x = redrawn(Block(C, Grid(1, N), mixer=mixer, layer_scale=0.1)), random(B, N, C)
-    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
-    assert_close(compiled(x, row()), block(x, row()))
+    compiled = torch.compile(block, fullgraph=True, backend="eager")
+    with untyped():
+        assert_close(compiled(x, row()), block(x, row()))
