@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import ceil
 from textwrap import wrap
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,10 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from vit.analysis.plots.canvas import INK, QUIET, name_style, new_figure, printable
 
 Range = tuple[float, float]
+Pictures = Sequence[ArrayLike] | NDArray[Any]
+"""Pictures of any sizes, or one array (b h w c)."""
 COLOURS = "plasma"  # perceptually even, and its dark end still shows on a black picture
 
 
-def samples(pictures: Sequence[ArrayLike], titles: Sequence[str], columns: int = 6) -> Figure:
+def samples(pictures: Pictures, titles: Sequence[str], columns: int = 6) -> Figure:
     """A contact sheet of pictures (h w), (h w 1) or (h w 3), numbers in 0..1 or 8-bit."""
     figure, sheet = _sheet(pictures, titles, columns)
     for axes, picture in zip(sheet, pictures, strict=False):
@@ -24,7 +27,7 @@ def samples(pictures: Sequence[ArrayLike], titles: Sequence[str], columns: int =
     return figure
 
 
-def overlays(pictures: Sequence[ArrayLike], heats: ArrayLike, titles: Sequence[str], columns: int = 6) -> Figure:
+def overlays(pictures: Pictures, heats: ArrayLike, titles: Sequence[str], columns: int = 6) -> Figure:
     """A contact sheet of pictures under their heat maps (b gh gw), one colour scale for all."""
     multiples = [_multiples(heat) for heat in np.asarray(heats, dtype=np.float64)]
     scale = _range(np.stack(multiples))
@@ -66,7 +69,7 @@ def visible(images: ArrayLike, mean: Sequence[float], std: Sequence[float]) -> N
     return np.clip(pictures * np.asarray(std) + np.asarray(mean), 0, 1)
 
 
-def _sheet(pictures: Sequence[ArrayLike], titles: Sequence[str], columns: int) -> tuple[Figure, list[Axes]]:
+def _sheet(pictures: Pictures, titles: Sequence[str], columns: int) -> tuple[Figure, list[Axes]]:
     if len(pictures) != len(titles):
         raise ValueError(f"expected a title for each of {len(pictures)} pictures, got {len(titles)}")
     columns = min(columns, len(pictures))
