@@ -50,6 +50,8 @@ def build(tree: dict[str, Any]) -> Any:
     Raises:
         ValueError: a class outside vit and torch.nn, an unknown class, or an argument it does not take.
     """
+    if "class" not in tree:
+        raise ValueError(f"a spec is expected to be a tree with a class, got the keys {', '.join(tree) or 'none'}")
     return _value({**tree})
 
 
@@ -93,8 +95,9 @@ def _path(cls: type) -> str:
 
 
 def _import(path: str) -> Callable[..., Any]:
-    if not path.startswith(ALLOWED):
-        raise ValueError(f"spec names {path}: expected a class of {' or '.join(name.rstrip('.') for name in ALLOWED)}")
+    foreign = f"spec names {path}: expected a class of {' or '.join(name.rstrip('.') for name in ALLOWED)}"
+    if not isinstance(path, str) or not path.startswith(ALLOWED):
+        raise ValueError(foreign)
     module, _, name = path.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module), name)
@@ -102,4 +105,6 @@ def _import(path: str) -> Callable[..., Any]:
         raise ValueError(f"spec names {path}, which this version of vit does not have") from error
     if not inspect.isclass(cls):
         raise ValueError(f"spec names {path}: expected a class, got {type(cls).__name__}")
+    if not cls.__module__.startswith(ALLOWED):  # one that a module there has imported
+        raise ValueError(foreign)
     return cls

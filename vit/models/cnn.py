@@ -1,7 +1,7 @@
 """Convolutional baselines: timm's nets behind the constructor every net of this project has."""
 
 import difflib
-from typing import TYPE_CHECKING, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -9,9 +9,6 @@ from torch import Tensor, nn
 
 from vit.layers import Size, pair
 from vit.spec import keeps_spec
-
-if TYPE_CHECKING:
-    from timm.models import PretrainedCfg
 
 SMALL = 64
 """Images with no side above this get the small-image stem."""
@@ -69,8 +66,8 @@ class CNN(nn.Module):
         return self.net(images.contiguous(memory_format=torch.channels_last))
 
 
-def timm_config(name: str) -> "PretrainedCfg":
-    """What timm knows of a net of its own, by name with or without tag.
+def timm_config(name: str) -> Any:
+    """What timm knows of a net of its own, by name with or without tag (its ``PretrainedCfg``).
 
     Raises:
         ValueError: timm has no net of this name (the nearest are named) or no such tag.
@@ -107,9 +104,7 @@ def _timm_net(name: str, in_chans: int, num_classes: int, drop: float, drop_path
 
     rate = drop_path or None  # timm leaves out what is None, and not every net knows the option
     try:
-        return timm.create_model(
-            name, in_chans=in_chans, num_classes=num_classes, drop_rate=drop, drop_path_rate=rate
-        )
+        return timm.create_model(name, in_chans=in_chans, num_classes=num_classes, drop_rate=drop, drop_path_rate=rate)
     except TypeError as error:
         raise ValueError(f"timm cannot build {name!r}: {error}") from error
 

@@ -1,0 +1,74 @@
+"""Nets with every option at once, for tests that hold for any."""
+
+from functools import partial
+
+from torch import nn
+
+from vit.attention import Softmax
+from vit.layers import (
+    Block,
+    ConvStem,
+    DistilledHead,
+    Head,
+    LayerNorm,
+    MapPool,
+    MaxPool,
+    MeanPool,
+    NoPositions,
+    PostNormBlock,
+    Rotary2d,
+    SelfAttention,
+    SeqPool,
+    SinCos1d,
+    SinCos2d,
+    SwiGLU,
+)
+from vit.models import CNN, Backbone, ViT
+
+MIXER = partial(
+    SelfAttention,
+    num_heads=2,
+    head_dim=8,
+    value_dim=5,
+    qkv_bias=False,
+    qk_norm=LayerNorm,
+    rotary=partial(Rotary2d, temperature=50.0),
+    proj_drop=0.1,
+    mechanism=partial(Softmax, attn_drop=0.1, scale=0.3),
+)
+PARTS = {"mixer": MIXER, "mlp": partial(SwiGLU, mlp_ratio=2.0, drop=0.1), "norm": nn.RMSNorm, "layer_scale": 0.5}
+
+
+def everything() -> ViT:
+    """12x20 pictures of 5 channels, 3 classes, each option away from its default."""
+    backbone = partial(
+        Backbone,
+        patch_size=(4, 2),
+        embed_dim=24,
+        depth=3,
+        prefix=("cls", "reg", "reg"),
+        patch_embed=ConvStem,
+        patch_drop=0.3,
+        block=partial(Block, **PARTS),
+        early=[(partial(PostNormBlock, **PARTS), 1)],
+        drop_path=0.2,
+        norm=partial(nn.RMSNorm, eps=1e-5),
+    )
+    return ViT((12, 20), 5, 3, backbone, partial(Head, pool=partial(MapPool, num_heads=2), drop=0.1))
+
+
+def plain(head: type[nn.Module] | partial = Head, **options: object) -> ViT:
+    return ViT((12, 20), 5, 3, partial(Backbone, patch_size=4, embed_dim=24, depth=2, **options), head)
+
+
+NETS = {
+    "plain": plain,
+    "everything": everything,
+    "distilled": partial(plain, DistilledHead, prefix=("cls", "dist")),
+    "mean": partial(plain, partial(Head, pool=MeanPool), prefix=(), pos_embed=SinCos2d),
+    "max": partial(plain, partial(Head, pool=MaxPool), prefix=(), pos_embed=SinCos1d),
+    "seq": partial(plain, partial(Head, pool=SeqPool), pos_embed=NoPositions),
+    "resnet": partial(CNN, (12, 20), 5, 3, "resnet10t", drop=0.1, drop_path=0.1),
+    "convnext": partial(CNN, (12, 20), 5, 3, "convnext_atto"),
+    "big image": partial(CNN, 96, 5, 3, "resnet10t"),
+}
