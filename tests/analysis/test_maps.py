@@ -68,14 +68,16 @@ def test_permuting_tokens_permutes_the_matrix():
 
 
 def test_half_precision_is_computed_in_float32_and_the_mechanism_left_as_it_was():
-    mechanism = Scaled(3, 5, Grid(3, 5)).bfloat16().train()
+    mechanism, layout = Projecting(3, 5, Grid(3, 5)).bfloat16().eval(), Layout(Grid(3, 5))
     q, k, v = torch.randn(3, 2, 3, 15, 5, dtype=torch.bfloat16)
-    out = mechanism(q, k, v, Layout(Grid(3, 5)))
-    matrix = attention_matrix(Recorded(q, k, v, Layout(Grid(3, 5)), out, mechanism))
+    out = mechanism(q, k, v, layout)
+    mechanism.train()  # its dropout must not reach the matrix
+    matrix = attention_matrix(Recorded(q, k, v, layout, out, mechanism))
     assert matrix.dtype == torch.float32
-    assert_close(matrix.double(), 2 * softmax_weights(q, k), rtol=0, atol=1e-6)
+    weight = mechanism.turn.weight.double()
+    assert_close(matrix.double(), softmax_weights(q.double() @ weight.T, k), rtol=0, atol=1e-6)
     assert mechanism.training
-    assert mechanism.factor.dtype == torch.bfloat16
+    assert mechanism.turn.weight.dtype == torch.bfloat16
 
 
 def test_a_mechanism_that_is_not_linear_in_its_values_is_refused():
@@ -97,16 +99,16 @@ def test_shares_are_told_from_other_weights():
     assert is_share(shares)
 
 
-class Scaled(Mechanism):
-    """Softmax with a parameter of its own: twice its weights."""
+class Projecting(Mechanism):
+    """Softmax of queries that pass a layer of its own, with dropout in training."""
 
     def __init__(self, heads, head_dim, grid):
         super().__init__()
-        self.factor = torch.nn.Parameter(torch.tensor(2.0))
-        self.softmax = Softmax(heads, head_dim, grid)
+        self.turn = torch.nn.Linear(head_dim, head_dim, bias=False)
+        self.softmax = Softmax(heads, head_dim, grid, attn_drop=0.5)
 
     def forward(self, q, k, v, layout):
-        return self.factor * self.softmax(q, k, v, layout)
+        return self.softmax(self.turn(q), k, v, layout)
 
 
 class Squaring(Mechanism):
