@@ -30,6 +30,7 @@ def test_attention_rollout_draws_its_figures(tmp_path: Path, monkeypatch: pytest
     from vit import run
 
     small = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--data.augment=none")
+    small += ("--model.net.backbone.depth=2", "--model.net.backbone.embed_dim=48")
     folder = tmp_path / "run"
     run.fit(["-c", "quickstart", "--run", str(folder), *small])
     monkeypatch.setenv("VIT_RUN", str(folder))
