@@ -56,7 +56,7 @@ def demo(folder: Path) -> int:
     write_atomically(folder / "rollout.png", lambda part: figure.savefig(part, format="png"))
     summary = _summary(folder, result, predicted, truth, trained, time.monotonic() - start)
     write_atomically(folder / "summary.txt", lambda part: part.write_text(summary, encoding="utf-8"))
-    Console(highlight=False, markup=False, soft_wrap=True).print("\n" + summary)
+    Console(highlight=False, markup=False, soft_wrap=True).print("\n" + summary, end="")
     return 0 if result["acc"] >= ENOUGH else 1
 
 

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import pkgutil
 import re
 import typing
 from collections.abc import Callable, Iterable, Iterator
@@ -81,9 +82,12 @@ def _forbidden(match: re.Match[str], text: str, keys: list[str]) -> str:
 
 
 def _not_in_module(match: re.Match[str], text: str, keys: list[str]) -> str:
-    module, name = match["module"], match["name"]
-    known = [name for name in vars(importlib.import_module(module)) if name[0].isupper()]
-    return f"{_key(match, text)}: {module} has no class {name!r}{did_you_mean(name, known)}"
+    name, module = match["name"], importlib.import_module(match["module"])
+    if name[0].isupper():
+        known = [public for public in vars(module) if public[0].isupper()]
+    else:
+        known = [inner.name for inner in pkgutil.iter_modules(vars(module).get("__path__"))]
+    return f"{_key(match, text)}: {match['module']} has no {name!r}{did_you_mean(name, known)}"
 
 
 def _unknown_class(match: re.Match[str], text: str, keys: list[str]) -> str:

@@ -119,17 +119,17 @@ class VitCLI(LightningCLI):
             if isinstance(logger, Namespace) and "save_dir" in logger.init_args:
                 logger.init_args.save_dir = str(folder)
         try:
-            super().instantiate_classes()
-        except (ArgumentError, MisconfigurationException, ValueError) as error:
+            self.config_init = self.parser.instantiate(self.config)
+            self.datamodule, self.model = self.config_init.data, self.config_init.model
+            self.trainer = self.instantiate_trainer()
+        except (ArgumentError, MisconfigurationException, ModuleNotFoundError, ValueError) as error:
             raise ValueError(one_line(error)) from error
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """With what YAML cannot say: the folder, the metrics table, the accelerator and precision of this machine."""
-        trainer = self._get(self.config_init, "trainer")
-        accelerator = trainer.accelerator
-        if accelerator == "auto":
-            accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        trainer = self.config_init.trainer
+        accelerator = choose_accelerator(trainer.accelerator)
         return super().instantiate_trainer(
             accelerator=accelerator,
             precision=trainer.precision or default_precision(accelerator),
@@ -142,7 +142,7 @@ class VitCLI(LightningCLI):
         """The whole configuration as YAML: ``vit fit -c`` on it repeats the run."""
         config = self.config.clone()
         config.pop("config", None)
-        return self.parser.dump(config, skip_none=False)
+        return self.parser.dump(config, skip_unset=False)
 
     def log_config(self) -> None:
         """Hand the configuration to loggers that keep one."""
@@ -158,6 +158,15 @@ class VitCLI(LightningCLI):
     def _known_options(self) -> list[str]:
         parsed = [option.lstrip("-") for action in self.parser._actions for option in action.option_strings]
         return [*parsed, *OUR_OPTIONS[self.command]]
+
+
+def choose_accelerator(asked: Any) -> Any:
+    """``auto`` is CUDA where there is one, else the CPU; Apple's MPS is used only when asked for, and said."""
+    if asked == "mps":
+        print("running on Apple's MPS, as asked: not all of torch works there, and results differ from the CPU's")
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return asked
 
 
 def default_precision(accelerator: str) -> str:

@@ -124,9 +124,10 @@ class Count(L.Callback):
 def _resume(folder: Path, args: list[str], run: str | None) -> Run:
     if run is not None:
         raise ValueError(f"--resume {folder} continues in its own folder: leave --run {run} out")
+    args, _ = with_configs(args)
     resumable(folder, args)
     with quiet():
-        cli = VitCLI("fit", [f"--config={folder / CONFIG}", *with_configs(args)[0]])
+        cli = VitCLI("fit", [f"--config={folder / CONFIG}", *args])
         cli.build(folder)
         if not cli.config.trainer.fast_dev_run:
             (folder / "test.json").unlink(missing_ok=True)  # of the model as it was
@@ -178,6 +179,8 @@ def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]
     own_data = all(before.get(key) == now.get(key) for key in ("dataset", "root"))
     cli.build(_results_folder(trained, now, own_data))
     cli.model.net = trained.net
+    if now.channels is not None and now.channels != trained.preprocessing.channels:
+        raise ValueError(f"the model takes pictures of {trained.preprocessing.channels} channels, got {now.channels}")
     resized = now.img_size is not None and now.img_size != before.get("img_size")
     size = cli.datamodule.preprocessing.img_size if resized else trained.preprocessing.img_size
     cli.datamodule.preprocessing = replace(trained.preprocessing, img_size=size)

@@ -1,0 +1,164 @@
+"""Every YAML stack parses, instantiates and yields the right number of logits; the configs travel with a wheel."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from setuptools import find_packages
+
+from vit.options import VitCLI
+from vit.overlays import config_folder, packaged_names, resolve
+from vit.quiet import quiet
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = packaged_names()
+MODELS = [name for name in NAMES if name.startswith("model/")]
+OVERLAYS = [name for name in NAMES if name.split("/")[0] in ("attention", "position", "pool")]
+DATA = {
+    "digits": (10, 1, 8),
+    "mnist": (10, 1, 28),
+    "fashion_mnist": (10, 1, 28),
+    "cifar10": (10, 3, 32),
+    "cifar100": (100, 3, 32),
+}
+SHALLOW = {  # two blocks say what twelve would
+    "model/vit_base": ("--model.net.backbone.depth=2",),
+    "model/vit_large": ("--model.net.backbone.depth=2",),
+}
+
+
+@cache
+def parse(*names: str, args: tuple[str, ...] = ()) -> VitCLI:
+    with quiet():
+        return VitCLI("fit", [f"--config={resolve(name)}" for name in ("base", *names)] + list(args))
+
+
+def net_of(*names: str, args: tuple[str, ...] = ()) -> torch.nn.Module:
+    cli = parse(*names, args=args)
+    with quiet():
+        return cli.parser.instantiate(cli.config).model.net
+
+
+def logits(net: torch.nn.Module, channels: int, side: int) -> torch.Size:
+    with torch.no_grad():
+        return net.eval()(torch.zeros(2, channels, side, side)).shape
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_give_a_logit_per_class(name: str) -> None:
+    assert logits(net_of(name, "data/cifar100", args=SHALLOW.get(name, ())), 3, 32) == (2, 100)
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_data_sets_shape_the_net(name: str) -> None:
+    classes, channels, side = DATA[name]
+    assert logits(net_of("quickstart", f"data/{name}"), channels, side) == (2, classes)
+
+
+def test_a_folder_shapes_the_net(tmp_path: Path) -> None:
+    for name in ("cat", "dog", "eel"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            (tmp_path / name / f"{number}.png").touch()
+    args = (f"--data.root={tmp_path}", "--data.img_size=[48,32]", "--data.channels=1")
+    assert net_of("quickstart", "data/folder", args=args).num_classes == 3
+    assert logits(net_of("quickstart", args=args[:1]), 3, 64) == (2, 3)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+@pytest.mark.parametrize("model", ["quickstart", "model/vit_nano"])
+def test_overlays_fit_the_models(model: str, name: str) -> None:
+    """Whatever was there before, what an overlay names is in the net."""
+    stack = (model, name, "data/cifar100")
+    written = str(yaml.safe_load(resolve(name).read_text())).replace("'", " ").split()
+    named = [word for word in written if word.startswith("vit.") and "tasks" not in word]
+    net = str(parse(*stack).config.model.init_args.net.as_dict())
+    assert named and all(word in net for word in named)
+    assert logits(net_of(*stack), 3, 32) == (2, 100)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_overlay_leaves_nothing_of_the_model_before(name: str) -> None:
+    args = SHALLOW.get(name, ())
+    alone = parse(name, "data/cifar100", args=args).config.model.init_args.net
+    after = parse("quickstart", "pool/map", name, "data/cifar100", args=args).config.model.init_args.net
+    assert after == alone
+
+
+def test_the_later_overlay_wins() -> None:
+    for first, second, expected in (("learned", "none", "NoPositions"), ("none", "learned", "LearnedPositions")):
+        net = parse("model/vit_nano", f"position/{first}", f"position/{second}").config.model.init_args.net
+        assert net.init_args.backbone.init_args.pos_embed.class_path == f"vit.layers.{expected}"
+
+
+def test_headers_say_what_it_is_and_what_to_type() -> None:
+    for name in NAMES:
+        lines = resolve(name).read_text().splitlines()
+        header = [line for line in lines if line.startswith("#")]
+        assert lines[0].startswith("# "), name
+        assert name == "base" or any("vit fit -c" in line for line in header), name
+        assert all(len(line) <= 120 for line in lines), name
+
+
+def test_commands_in_headers_work() -> None:
+    """Every `vit fit -c ...` a header names is a stack that has a model."""
+    for name in NAMES:
+        if name.startswith("data/"):
+            continue
+        for line in resolve(name).read_text().splitlines():
+            if line.startswith("#   vit fit"):
+                words = line.partition("vit fit")[2].split()
+                stack = [words[place + 1] for place, word in enumerate(words[:-1]) if word == "-c"]
+                assert all(entry in NAMES for entry in stack), line
+                assert {"quickstart"} & set(stack) or any(entry.startswith("model/") for entry in stack), line
+
+
+def test_packages_are_listed() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == sorted([*find_packages(ROOT, include=["vit", "vit.*"]), "vit.configs"])
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """A wheel of this tree, unpacked where `pip install --target` would put it."""
+    tree, target = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("site")
+    for name in ("vit", "configs"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, tree / name)
+    build = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
+    done = subprocess.run([sys.executable, "-c", build], cwd=tree, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(tree / "dist" / done.stdout.splitlines()[-1]) as wheel:
+        wheel.extractall(target)
+    return target
+
+
+def run_installed(installed: Path, empty: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    return subprocess.run([sys.executable, *command], cwd=empty, env=environment, capture_output=True, text=True)
+
+
+def test_configs_are_found_by_an_installed_wheel(installed: Path, tmp_path: Path) -> None:
+    names = {path.relative_to(installed / "vit/configs") for path in (installed / "vit/configs").rglob("*.yaml")}
+    assert names == {path.relative_to(config_folder()) for path in config_folder().rglob("*.yaml")}
+    code = "from vit.overlays import resolve; print(resolve('quickstart'), resolve('model/vit_tiny'))"
+    done = run_installed(installed, tmp_path, "-c", code)
+    configs = installed / "vit/configs"
+    assert done.stdout.split() == [str(configs / "quickstart.yaml"), str(configs / "model/vit_tiny.yaml")], done.stderr
+
+
+def test_an_installed_wheel_runs_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    done = run_installed(installed, tmp_path, "-m", "vit", "fit", "-c", "quickstart", "--trainer.fast_dev_run", "true")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert not any(tmp_path.iterdir())

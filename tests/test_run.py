@@ -1,0 +1,338 @@
+"""A run from its folder's making to its model's use, by the functions Python calls."""
+
+import csv
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+import vit
+from vit import run
+from vit.data import catalog
+from vit.options import VitCLI, choose_accelerator, default_precision
+from vit.overlays import resolve
+from vit.predictions import Predicted
+from vit.quiet import quiet
+from vit.runfolder import claimed, default_folder
+from vit.tasks.classify import Classifier
+from vit.trained import open_trained
+
+TINY = [
+    "-c",
+    "model/vit_nano",
+    "--model.net.backbone.embed_dim=12",
+    "--model.net.backbone.depth=1",
+]
+TINY += ["--model.net.backbone.patch_size=4", "--data.augment=none", "--trainer.limit_train_batches=3"]
+TINY += ["--trainer.max_epochs=2", "--trainer.log_every_n_steps=1"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A finished run; not to be written to."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    run.fit([*TINY, "--run", str(folder)])
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it, to play with."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_a_run_leaves_its_record(finished: Path) -> None:
+    left = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
+    assert left == {
+        "config.yaml",
+        "metrics.csv",
+        "curves.png",
+        "model.safetensors",
+        "model.json",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+    }
+    assert vit.load(finished).classes == tuple("0123456789")
+
+
+def test_fit_returns_folder_and_metrics(tmp_path: Path) -> None:
+    done = run.fit([*TINY, "--run", str(tmp_path / "a")])
+    assert done.folder == tmp_path / "a"
+    assert {"train/loss", "val/loss", "val/acc", "best/val/acc"} <= set(done.metrics)
+    assert done.metrics["best/val/acc"] >= done.metrics["val/acc"]
+
+
+def test_the_saved_config_repeats_the_run(finished: Path, tmp_path: Path) -> None:
+    run.fit(["-c", str(finished / "config.yaml"), "--run", str(tmp_path / "again")])
+    first, second = weights(finished), weights(tmp_path / "again")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert (finished / "config.yaml").read_text() == (tmp_path / "again/config.yaml").read_text()
+
+
+def test_another_seed_is_another_run(finished: Path, tmp_path: Path) -> None:
+    run.fit([*TINY, "--seed_everything", "1", "--run", str(tmp_path / "b")])
+    first, second = weights(finished), weights(tmp_path / "b")
+    assert not torch.equal(first["head.fc.weight"], second["head.fc.weight"])
+
+
+def stop_in_second_epoch(monkeypatch, error: BaseException) -> None:
+    def stop(self: Classifier) -> None:
+        if self.current_epoch == 1:
+            raise error
+
+    monkeypatch.setattr(Classifier, "on_train_epoch_start", stop)
+
+
+def test_a_stopped_run_resumes_to_the_same_weights(finished: Path, tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "stopped"
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stop here"):
+        stop_in_second_epoch(patch, RuntimeError("stop here"))
+        run.fit([*TINY, "--run", str(folder)])
+    assert (folder / "checkpoints/last.ckpt").is_file() and not (folder / "model.json").exists()
+    assert open_trained(str(folder)).checkpoint == folder / "checkpoints/best.ckpt"
+    assert run.fit(["--resume", str(folder)]).folder == folder
+    first, second = weights(finished), weights(folder)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert [row["step"] for row in rows(folder)] == [row["step"] for row in rows(finished)]
+
+
+def test_ctrl_c_is_passed_on_and_stays_usable(tmp_path: Path, monkeypatch) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    stop_in_second_epoch(monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt, match=r"vit fit --resume .*run` continues"):
+        run.fit([*TINY, "--run", str(tmp_path / "run")])
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_resume_trains_on(folder: Path) -> None:
+    run.test(["--load", str(folder)])
+    done = run.fit(["--resume", str(folder), "--trainer.max_epochs", "3"])
+    assert [row["epoch"] for row in rows(folder) if row["val/acc"]] == ["0", "1", "2"]
+    assert yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["max_epochs"] == 3
+    assert not (folder / "test.json").exists()  # it was of the model before
+    assert done.metrics["best/val/acc"] == vit.load(folder).meta["metrics"]["best"]["val/acc"]
+
+
+def test_resume_without_a_checkpoint_starts_at_the_first_step(folder: Path, finished: Path) -> None:
+    shutil.rmtree(folder / "checkpoints")
+    run.fit(["--resume", str(folder)])
+    assert all(torch.equal(tensor, weights(finished)[name]) for name, tensor in weights(folder).items())
+
+
+@pytest.mark.parametrize(
+    ("args", "key"),
+    [
+        (["--model.optimizer.lr", "1"], "model.optimizer.lr"),
+        (["--data.batch_size=8"], "data.batch_size"),
+        (["--seed_everything", "1"], "seed_everything"),
+        (["-c", "model/vit_tiny"], "config"),
+    ],
+)
+def test_resume_refuses_what_would_make_it_another_run(folder: Path, args: list[str], key: str) -> None:
+    before = (folder / "config.yaml").read_text()
+    with pytest.raises(ValueError, match=f"--{key} cannot change on resume"):
+        run.fit(["--resume", str(folder), *args])
+    assert (folder / "config.yaml").read_text() == before
+
+
+def test_resume_with_a_checkpoint_of_another_architecture(folder: Path) -> None:
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("embed_dim: 12", "embed_dim: 24"))
+    with pytest.raises(ValueError, match=r"prefix_tokens is \(1, 1, 12\), expected \(1, 1, 24\)") as caught:
+        run.fit(["--resume", str(folder)])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_used_once(finished: Path) -> None:
+    before = (finished / "config.yaml").stat().st_mtime_ns
+    with pytest.raises(ValueError, match="is not empty: --run expects a new folder"):
+        run.fit([*TINY, "--run", str(finished)])
+    assert (finished / "config.yaml").stat().st_mtime_ns == before
+
+
+def test_what_fails_before_training_leaves_no_folder(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Classifier, "setup", lambda self, stage: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run.fit([*TINY, "--run", str(tmp_path / "new/run")])
+    assert not any(tmp_path.iterdir())
+
+
+def test_claimed_keeps_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(KeyError), claimed(tmp_path / "mine/run", "a: 1"):
+        raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    with claimed(tmp_path / "mine/run", "a: 1"):
+        pass
+    assert (tmp_path / "mine/run/config.yaml").read_text() == "a: 1"
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="is not empty"), claimed(tmp_path / "file", "a: 1"):
+        pass
+
+
+def test_default_folder_is_named_by_time_and_configs() -> None:
+    folder = default_folder(["configs/quickstart.yaml", "configs/model/vit_tiny.yaml"])
+    assert folder.parent == Path("runs")
+    assert folder.name.endswith("-quickstart-vit_tiny") and folder.name[:8].isdecimal()
+
+
+def test_fast_dev_run_writes_nothing(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run.fit([*TINY, "--trainer.fast_dev_run", "true"])
+    assert done.metrics["val/acc"] >= 0
+    assert not any(tmp_path.iterdir())
+
+
+def test_test_reports_accuracy_n_and_interval(folder: Path) -> None:
+    result = run.test(["--load", str(folder)])
+    low, high = result["acc_95"]
+    assert result["n"] == 359 and 0 <= low <= result["acc"] <= high <= 1
+    assert result["data"] == "digits" and len(result["manifest_hash"]) == 64
+    assert json.loads((folder / "test.json").read_text()) == json.loads(json.dumps(result))
+    assert vit.load(folder).meta["metrics"]["test"]["acc"] == result["acc"]
+    assert (folder / "confusion.png").is_file()
+
+
+def test_test_agrees_with_the_bundle(folder: Path) -> None:
+    """Lightning's route and `vit.load` give the same answers."""
+    result = run.test(["--load", str(folder)])
+    source = catalog.load("digits", None, "test")
+    assert source is not None
+    predictions = vit.load(folder, device="cpu").predict(list(source.pictures))
+    right = sum(int(p.label) == label for p, label in zip(predictions, source.labels.tolist(), strict=True))
+    assert right == round(result["acc"] * result["n"])
+
+
+def test_a_checkpoint_is_tested_apart(folder: Path) -> None:
+    result = run.test(["--load", str(folder / "checkpoints/last.ckpt")])
+    assert result["weights"] == "last.ckpt"
+    assert (folder / "test-last/test.json").is_file() and not (folder / "test.json").exists()
+    raw = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    net = open_trained(str(folder / "checkpoints/last.ckpt")).net
+    assert all(torch.equal(tensor, raw[f"net.{name}"]) for name, tensor in net.state_dict().items())
+
+
+def test_a_bundle_alone_is_enough(folder: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    for name in ("model.safetensors", "model.json"):
+        shutil.copy(folder / name, bundle / name)
+    assert run.test(["--load", str(bundle)])["acc"] == run.test(["--load", str(folder)])["acc"]
+    assert run.validate(["--load", str(bundle)]) == run.validate(["--load", str(folder)])
+
+
+def test_options_override_what_is_stored(folder: Path, tmp_path: Path) -> None:
+    """Other data of the same classes; the model's own preprocessing stays."""
+    source = catalog.load("digits", None, "test")
+    assert source is not None
+    for place, (pixels, label) in enumerate(zip(source.pictures, source.labels.tolist(), strict=True)):
+        for split in ("train", "test"):
+            path = tmp_path / f"photos/{split}/{label}/{place}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels[..., 0]).save(path)
+    own = run.test(["--load", str(folder)])
+    other = run.test(["--load", str(folder), "--data.root", str(tmp_path / "photos"), "--data.batch_size", "50"])
+    assert (other["acc"], other["n"], other["data"]) == (own["acc"], own["n"], "photos")
+    assert (folder / "test-photos/test.json").is_file()
+    assert json.loads((folder / "test.json").read_text())["data"] == "digits"
+
+
+def test_data_of_other_classes_is_refused(folder: Path, tmp_path: Path) -> None:
+    for name in ("0", "1", "cat"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(5):
+            Image.new("L", (8, 8), number).save(tmp_path / "photos" / name / f"{number}.png")
+    with pytest.raises(ValueError, match="3 classes are not the model's 10: the model does not know 'cat'"):
+        run.test(["--load", str(folder), "--data.root", str(tmp_path / "photos")])
+    shutil.rmtree(tmp_path / "photos/cat")
+    with pytest.raises(ValueError, match="2 classes are not the model's 10: the data lacks '2'"):
+        run.test(["--load", str(folder), "--data.root", str(tmp_path / "photos")])
+
+
+def test_channels_the_model_does_not_take(folder: Path) -> None:
+    with pytest.raises(ValueError, match="the model takes pictures of 1 channels, got 3"):
+        run.test(["--load", str(folder), "--data.channels", "3"])
+
+
+def test_predict(folder: Path, tmp_path: Path) -> None:
+    source = catalog.load("digits", None, "test")
+    assert source is not None
+    for place in range(5):
+        Image.fromarray(source.pictures[place][..., 0]).save(tmp_path / f"{place}.png")
+    args = ["--load", str(folder), f'--data.pictures=["{tmp_path}/*.png"]']
+    predictions = run.predict([*args, "--out", str(tmp_path / "out/p.json"), "--top_k", "4"])
+    expected = vit.load(folder, device="cpu").predict([tmp_path / f"{place}.png" for place in range(5)], top_k=4)
+    for place, (ours, theirs) in enumerate(zip(predictions, expected, strict=True)):
+        assert (ours.file, ours.label) == (str(tmp_path / f"{place}.png"), theirs.label)
+        assert ours.top == pytest.approx(theirs.probabilities, abs=1e-6)
+        assert ours.probability == max(ours.top.values()) and len(ours.top) == 4
+    written = json.loads((tmp_path / "out/p.json").read_text())
+    assert [Predicted(**entry) for entry in written] == predictions
+    run.predict([*args, "--out", str(tmp_path / "p.csv")])
+    with (tmp_path / "p.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [row["label"] for row in table] == [prediction.label for prediction in predictions]
+    assert [float(row["probability"]) for row in table] == [prediction.probability for prediction in predictions]
+    assert list(table[0])[3:] == ["label_2", "probability_2", "label_3", "probability_3"]
+
+
+def test_predict_needs_no_training_data(folder: Path, tmp_path: Path) -> None:
+    """The run's data may be gone, or on another machine."""
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("root: null", "root: /gone/photos"))
+    Image.new("L", (8, 8)).save(tmp_path / "x.png")
+    (prediction,) = run.predict(["--load", str(folder), f'--data.pictures=["{tmp_path}/x.png"]'])
+    assert prediction.label in "0123456789"
+
+
+@pytest.mark.parametrize("top_k", ["0", "11", "many", "-1"])
+def test_top_k_is_checked(finished: Path, top_k: str) -> None:
+    with pytest.raises(ValueError, match=f"--top_k expects a number from 1 to 10, .* got '{top_k}'"):
+        run.predict(["--load", str(finished), "--top_k", top_k, '--data.pictures=["x.png"]'])
+
+
+def test_near_names_of_models_are_suggested(finished: Path) -> None:
+    with pytest.raises(ValueError, match=r"did you mean .*/finished\?"):
+        run.test(["--load", str(finished.with_name("finishd"))])
+
+
+def test_precision_follows_the_device(monkeypatch) -> None:
+    assert default_precision("cpu") == default_precision("mps") == "32-true"
+    for supported, precision in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, s=supported: s)
+        assert default_precision("cuda") == precision
+
+
+def test_accelerator(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    for cuda, chosen in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda c=cuda: c)
+        assert choose_accelerator("auto") == chosen
+    assert choose_accelerator("cpu") == "cpu"
+    assert capsys.readouterr().out == ""
+    assert choose_accelerator("mps") == "mps"  # only when asked, with one line saying so
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_metrics_csv_is_written_beside_a_chosen_logger(tmp_path: Path) -> None:
+    with quiet():
+        cli = VitCLI("fit", [f"--config={resolve(name)}" for name in ("base", "quickstart", "logger/wandb")])
+        cli.build(tmp_path)
+    assert [type(logger).__name__ for logger in cli.trainer.loggers] == ["MetricsCSV", "Wandb"]
+    assert [logger.save_dir for logger in cli.trainer.loggers] == [str(tmp_path)] * 2
