@@ -14,6 +14,7 @@ from typing_extensions import override
 from vit.bundle import mismatch
 from vit.data.mixing import Mixing
 from vit.data.module import Batch, Images
+from vit.models import load_init
 from vit.spec import spec
 from vit.tasks import optim
 from vit.tasks.losses import Criterion, CrossEntropy, class_weights
@@ -34,6 +35,7 @@ class Classifier(L.LightningModule):
         optimizer: recipe.
         criterion: training loss on soft targets.
         mixing: mixup and cutmix, None for neither.
+        init_from: where the weights start, ``timm:vit_small_patch16_224`` for instance; None for fresh ones.
         compile: compile the net in place with torch.compile; checkpoints are the same with and without.
     """
 
@@ -43,10 +45,11 @@ class Classifier(L.LightningModule):
         optimizer: optim.AdamW = optim.AdamW(),  # noqa: B008, frozen
         criterion: Criterion = CrossEntropy(),  # noqa: B008, frozen
         mixing: Mixing | None = None,
+        init_from: str | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.init_from = net, init_from
         self.optimizer, self.criterion, self.mixing = optimizer, criterion, mixing
         self.register_buffer("class_weights", None, persistent=False)
         if compile:
@@ -58,8 +61,13 @@ class Classifier(L.LightningModule):
 
     @override
     def setup(self, stage: str) -> None:
-        if stage == "fit":
-            self.class_weights = class_weights(self.criterion.class_weights, self._data.class_counts)
+        if stage != "fit":
+            return
+        self.class_weights = class_weights(self.criterion.class_weights, self._data.class_counts)
+        if self.init_from is not None and self.trainer.ckpt_path is None:  # a resumed run has its weights already
+            loaded = load_init(self.net, self.init_from)
+            if self.trainer.is_global_zero:
+                print(loaded)
 
     @override
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
