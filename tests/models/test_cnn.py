@@ -29,9 +29,10 @@ def test_the_stem_follows_the_image_size(img_size: int | tuple[int, int], small:
 
 def test_weights_and_images_are_channels_last() -> None:
     net, seen = CNN((16, 24), 3, 10), []
-    net.net.layer1.register_forward_hook(lambda module, inputs, output: seen.append((*inputs, output)))
+    for module in (net.net.conv1, net.net.layer1):
+        module.register_forward_hook(lambda module, inputs, output: seen.extend((*inputs, output)))
     net(torch.randn(2, 3, 16, 24))
-    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in seen[0])
+    assert [tensor.is_contiguous(memory_format=torch.channels_last) for tensor in seen] == [True] * 4
     weight = net.net.layer1[0].conv1.weight
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
     net.load_state_dict({name: value.contiguous() for name, value in net.state_dict().items()})

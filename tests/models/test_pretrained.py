@@ -108,3 +108,11 @@ def test_a_cnn_takes_all_but_stem_and_classifier(donors: list[nn.Module], name: 
     new = tuple(part.removeprefix("net.") for part in fresh.split("; new: ") if part)
     for key, value in net.net.state_dict().items():
         assert key.startswith(new) or torch.equal(value, theirs[key]), key
+
+
+@pytest.mark.usefixtures("donors")
+def test_the_stem_of_a_net_for_big_images_has_to_fit() -> None:
+    net = CNN(96, 3, 10)
+    net.net.conv1 = nn.Conv2d(3, 64, 3, bias=False)
+    with pytest.raises(ValueError, match=r"net.conv1.weight .*; only net.fc may start new"):
+        load_init(net, "timm:resnet18")

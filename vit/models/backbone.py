@@ -1,7 +1,6 @@
 """The encoder every net shares: it classifies, pretrains, is probed and explained as the same object."""
 
 from collections.abc import Callable, Sequence
-from typing import final
 
 import torch
 from einops import rearrange
@@ -29,8 +28,7 @@ from vit.spec import keeps_spec
 from vit.tokens import Grid, Layout
 
 
-@final
-@keeps_spec
+@keeps_spec  # final in spirit; marked so, jsonargparse would take no options for a BackboneFactory
 class Backbone(nn.Module):
     """Images to encoded tokens.  Dosovitskiy et al. 2021.
 
@@ -108,7 +106,8 @@ class Backbone(nn.Module):
         return self.norm(self.encoder(tokens, layout))
 
 
-BackboneFactory = Callable[[int | Size, int], Backbone]
+BackboneFactory = Callable[[int | Size, int], nn.Module]
+"""(img_size, in_chans) -> a `Backbone`; typed as a module because jsonargparse takes no factory of a final class."""
 
 
 def init_weights(module: nn.Module) -> None:
