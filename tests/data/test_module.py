@@ -17,7 +17,6 @@ from vit.data.module import Images
 from vit.data.source import Batch
 
 # lightning 2.6.6 asks torch 2.15 in a way that is going out of use
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 
 
 def coloured(root: Path, per_class: int = 10) -> Path:

@@ -16,14 +16,6 @@ from vit.tasks.checkpoint import Checkpoints
 from vit.tasks.ema import EMA
 
 BATCHES = 6
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Lightning 2.6 asks torch 2.15 a deprecated question at every fit; nothing of ours can change that."""
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning"))
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The Vision Transformer: a backbone and a head."""
 
-from typing import final
+from typing import cast, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ class ViT(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.backbone = backbone(img_size, in_chans)
+        self.backbone = cast(Backbone, backbone(img_size, in_chans))
         self.head = head(self.backbone.embed_dim, self.backbone.grid, num_classes)
         self.head.apply(init_weights)
 
