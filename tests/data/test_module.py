@@ -16,8 +16,6 @@ from vit.data import source
 from vit.data.module import Images
 from vit.data.source import Batch
 
-# lightning 2.6.6 asks torch 2.15 in a way that is going out of use
-
 
 def coloured(root: Path, per_class: int = 10) -> Path:
     """Class r is red, class g green, b blue; brightness numbers the picture."""
