@@ -1,6 +1,7 @@
 """The encoder every net shares: it classifies, pretrains, is probed and explained as the same object."""
 
 from collections.abc import Callable, Sequence
+from typing import final
 
 import torch
 from einops import rearrange
@@ -28,7 +29,8 @@ from vit.spec import keeps_spec
 from vit.tokens import Grid, Layout
 
 
-@keeps_spec  # final in spirit; marked so, jsonargparse would take no options for a BackboneFactory
+@final
+@keeps_spec
 class Backbone(nn.Module):
     """Images to encoded tokens.  Dosovitskiy et al. 2021.
 
