@@ -87,7 +87,7 @@ def test_modules_outside_are_refused_before_they_are_imported(marker: str, path:
         ({"factory": "vit.models.vit.ViT", "args": {}}, "a tree with a class, got the keys factory, args"),
         ({}, "a tree with a class, got the keys none"),
         (
-            {"class": "vit.models.cnn.CNN", "args": {"depth": 3}},
+            {"class": "vit.models.cnn.CNN", "args": {"img_size": 32, "in_chans": 3, "num_classes": 2, "depth": 3}},
             "CNN cannot be built from its spec: .*depth",
         ),
     ],
