@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
+import warnings
 from pathlib import Path
 
 import pytest
@@ -336,3 +338,35 @@ def test_metrics_csv_is_written_beside_a_chosen_logger(tmp_path: Path) -> None:
         cli.build(tmp_path)
     assert [type(logger).__name__ for logger in cli.trainer.loggers] == ["MetricsCSV", "Wandb"]
     assert [logger.save_dir for logger in cli.trainer.loggers] == [str(tmp_path)] * 2
+
+
+def test_sigterm_ends_with_143_and_the_run_resumes(finished: Path, tmp_path: Path, monkeypatch) -> None:
+    def terminate(self: Classifier) -> None:
+        if self.current_epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(Classifier, "on_train_epoch_start", terminate)
+        run.fit([*TINY, "--run", str(folder)])
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is handler
+    run.fit(["--resume", str(folder)])
+    assert all(torch.equal(tensor, weights(finished)[name]) for name, tensor in weights(folder).items())
+
+
+def test_wandb_follows_a_run_offline(tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder = tmp_path / "run"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="wandb")
+        run.fit([*TINY, "-c", "logger/wandb", "--run", str(folder)])
+        run.test(["--load", str(folder)])
+    logs = sorted(folder.glob("wandb/offline-run-*/*.wandb"))
+    assert len(logs) == 2 and len({log.name for log in logs}) == 1  # one run to wandb, continued by the test
+    assert b"vit.models.ViT" in logs[0].read_bytes()  # the parsed config
+    assert b"torch.nn.Identity" not in logs[1].read_bytes()
+    assert b"test/acc" in logs[1].read_bytes() and b"test/acc" not in logs[0].read_bytes()
+    assert "save_dir: ." in (folder / "config.yaml").read_text()

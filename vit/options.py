@@ -1,6 +1,7 @@
 """LightningCLI as `vit` uses it: one command's options, links from data to net, and defaults of this machine."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -17,6 +18,7 @@ from vit.data.catalog import describe
 from vit.data.module import Images
 from vit.errors import one_line
 from vit.tasks.metrics import MetricsCSV
+from vit.tasks.wandb import Wandb
 
 Command = Literal["fit", "validate", "test", "predict"]
 USAGE = {
@@ -114,12 +116,13 @@ class VitCLI(LightningCLI):
         self.folder = folder
         if self.config.trainer.default_root_dir is not None:
             raise ValueError("trainer.default_root_dir: results go to the folder that --run names, set that instead")
-        loggers = self.config.trainer.logger
+        config = self.config.clone()
+        loggers = config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             if isinstance(logger, Namespace) and "save_dir" in logger.init_args:
                 logger.init_args.save_dir = str(folder)
         try:
-            self.config_init = self.parser.instantiate(self.config)
+            self.config_init = self.parser.instantiate(config)
             self.datamodule, self.model = self.config_init.data, self.config_init.model
             self.trainer = self.instantiate_trainer()
         except (ArgumentError, MisconfigurationException, ModuleNotFoundError, ValueError) as error:
@@ -144,16 +147,24 @@ class VitCLI(LightningCLI):
         config.pop("config", None)
         return self.parser.dump(config, skip_unset=False)
 
-    def log_config(self) -> None:
-        """Hand the configuration to loggers that keep one."""
-        for logger in self.trainer.loggers:
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """Hand a fit's configuration to loggers that keep one, and end them after: another command may follow."""
+        for logger in self.trainer.loggers if self.command == "fit" else []:
             logger.log_hyperparams(yaml.safe_load(self.saved_config()))
+        try:
+            yield
+        finally:
+            for logger in self.trainer.loggers:
+                if isinstance(logger, Wandb):
+                    logger.finish()
 
     def _loggers(self, configured: Logger | Iterable[Logger] | bool | None) -> list[Logger]:
         chosen = [configured] if isinstance(configured, Logger) else []
         if isinstance(configured, Iterable):
             chosen = list(configured)
-        return [MetricsCSV(str(self.folder)), *chosen] if self.command == "fit" else chosen
+        table = [MetricsCSV(str(self.folder))] if self.command == "fit" else []
+        return [*table, *chosen] if self.command in ("fit", "test") else []
 
     def _known_options(self) -> list[str]:
         parsed = [option.lstrip("-") for action in self.parser._actions for option in action.option_strings]

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import lightning as L
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
 from vit.arguments import take, with_configs
@@ -45,8 +47,8 @@ def fit(args: list[str]) -> Run:
     with quiet():
         cli = VitCLI("fit", [f"--config={resolve('base')}", *args])
         cli.build(folder)
-        keep = nullcontext() if cli.config.trainer.fast_dev_run else claimed(folder, cli.saved_config())
-        with keep:
+        writes = getattr(rank_zero_only, "rank", 0) == 0 and not cli.config.trainer.fast_dev_run
+        with claimed(folder, cli.saved_config()) if writes else nullcontext():
             return _fit(cli, None)
 
 
@@ -68,7 +70,8 @@ def test(args: list[str]) -> dict[str, Any]:
         cli, trained = _evaluation("test", args)
         count = Count()
         cli.trainer.callbacks.append(count)  # type: ignore[attr-defined]
-        (metrics,) = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+        with cli.logging():
+            (metrics,) = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     acc, n = metrics["test/acc"], count.samples
     result = {
         "acc": acc,
@@ -138,11 +141,8 @@ def _resume(folder: Path, args: list[str], run: str | None) -> Run:
 
 def _fit(cli: VitCLI, checkpoint: Path | None) -> Run:
     trainer = cli.trainer
-    with _interruptible(cli.folder):
-        cli.log_config()
+    with _interruptible(cli.folder), cli.logging():
         trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
-    if trainer.received_sigterm:
-        raise SystemExit(128 + signal.SIGTERM)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     keeper = trainer.checkpoint_callback
     if isinstance(keeper, Checkpoints) and keeper.best_score is not None:
@@ -152,11 +152,13 @@ def _fit(cli: VitCLI, checkpoint: Path | None) -> Run:
 
 @contextmanager
 def _interruptible(folder: Path) -> Iterator[None]:
-    """Ctrl-C as KeyboardInterrupt: Lightning exits with 1 and ignores the signal from then on."""
+    """Ctrl-C as KeyboardInterrupt, where Lightning exits with 1 and ignores the signal from then on; SIGTERM as 143."""
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit as error:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
