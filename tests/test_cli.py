@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from vit import cli
-from vit.arguments import take, with_configs, with_flags
-from vit.overlays import config_folder, packaged_names, resolve
+from vit.commandline.arguments import take, with_configs, with_flags
+from vit.commandline.overlays import config_folder, packaged_names, resolve
 
 TINY = ["--model.net.backbone.embed_dim=16", "--model.net.backbone.depth=1", "--trainer.max_epochs=1"]
 TINY += ["--model.net.backbone.patch_size=4", "--trainer.limit_train_batches=2"]

@@ -14,9 +14,9 @@ import torch
 import yaml
 from setuptools import find_packages
 
-from vit.options import VitCLI
-from vit.overlays import config_folder, packaged_names, resolve
-from vit.quiet import quiet
+from vit.commandline.options import VitCLI
+from vit.commandline.overlays import config_folder, packaged_names, resolve
+from vit.commandline.quiet import quiet
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = packaged_names()
@@ -151,7 +151,7 @@ def run_installed(installed: Path, empty: Path, *command: str) -> subprocess.Com
 def test_configs_are_found_by_an_installed_wheel(installed: Path, tmp_path: Path) -> None:
     names = {path.relative_to(installed / "vit/configs") for path in (installed / "vit/configs").rglob("*.yaml")}
     assert names == {path.relative_to(config_folder()) for path in config_folder().rglob("*.yaml")}
-    code = "from vit.overlays import resolve; print(resolve('quickstart'), resolve('model/vit_tiny'))"
+    code = "from vit.commandline.overlays import resolve; print(resolve('quickstart'), resolve('model/vit_tiny'))"
     done = run_installed(installed, tmp_path, "-c", code)
     configs = installed / "vit/configs"
     assert done.stdout.split() == [str(configs / "quickstart.yaml"), str(configs / "model/vit_tiny.yaml")], done.stderr

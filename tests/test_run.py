@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 
 import vit
 from vit import run
+from vit.commandline.options import VitCLI, choose_accelerator, default_precision
+from vit.commandline.overlays import resolve
+from vit.commandline.predictions import Predicted
+from vit.commandline.quiet import quiet
+from vit.commandline.runfolder import claimed, default_folder
+from vit.commandline.trained import open_trained
 from vit.data import catalog
-from vit.options import VitCLI, choose_accelerator, default_precision
-from vit.overlays import resolve
-from vit.predictions import Predicted
-from vit.quiet import quiet
-from vit.runfolder import claimed, default_folder
 from vit.tasks.classify import Classifier
-from vit.trained import open_trained
 
 TINY = [
     "-c",
@@ -62,6 +62,7 @@ def test_a_run_leaves_its_record(finished: Path) -> None:
     left = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
     assert left == {
         "config.yaml",
+        "fit.json",
         "metrics.csv",
         "curves.png",
         "model.safetensors",

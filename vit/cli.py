@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from vit.arguments import with_flags
+from vit.commandline.arguments import with_flags
 
 WRONG_USE, INTERRUPTED = 2, 130
 PARSED = ("fit", "validate", "test", "predict")
@@ -48,7 +48,7 @@ def _dispatch(name: str, args: list[str]) -> int:
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
         raise ValueError(f"unknown command {name!r}; {hint}")
     if name in PARSED and {"-h", "--help"} & set(args):
-        from vit.options import VitCLI
+        from vit.commandline.options import VitCLI
 
         VitCLI(name, ["--help"])
     return command.run(args)
@@ -84,7 +84,8 @@ def _test(args: list[str]) -> int:
 
 def _predict(args: list[str]) -> int:
     args = with_flags("predict", args)
-    from vit import predictions, run
+    from vit import run
+    from vit.commandline import predictions
 
     predictions.show(run.predict(args))
     return 0

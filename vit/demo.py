@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from vit import arguments, bundle, explain, run
+from vit import bundle, explain, run
+from vit.commandline import arguments
+from vit.commandline.predictions import Predicted
 from vit.data import catalog
 from vit.files import write_atomically
-from vit.predictions import Predicted
 
 ENOUGH = 0.96
 """A test accuracy below this fails the demo."""

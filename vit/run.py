@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -14,16 +15,17 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
-from vit.arguments import take, with_configs
+from vit.analysis.statistics import wilson
+from vit.commandline import record
+from vit.commandline.arguments import take, with_configs
+from vit.commandline.options import VitCLI
+from vit.commandline.overlays import resolve
+from vit.commandline.predictions import Predicted, check_format, write
+from vit.commandline.quiet import quiet
+from vit.commandline.runfolder import CONFIG, LAST, claimed, default_folder, resumable
+from vit.commandline.trained import Trained, open_trained
 from vit.files import write_atomically
-from vit.options import VitCLI
-from vit.overlays import resolve
-from vit.predictions import Predicted, check_format, write
-from vit.quiet import quiet
-from vit.runfolder import CONFIG, LAST, claimed, default_folder, resumable
-from vit.tasks.checkpoint import Checkpoints
-from vit.tasks.release import wilson
-from vit.trained import Trained, open_trained
+from vit.tasks.checkpoint import Checkpoints, is_smoke_run
 
 
 class Run(NamedTuple):
@@ -39,9 +41,10 @@ def fit(args: list[str]) -> Run:
     Raises:
         ValueError: anything the user can put right, in one line. No folder is left when nothing was trained.
     """
+    command = record.shown("fit", args)
     (run, resume), args = take(args, "--run", "--resume")
     if resume is not None:
-        return _resume(Path(resume), args, run)
+        return _resume(Path(resume), args, run, command)
     args, configs = with_configs(args)
     folder = Path(run) if run else default_folder(configs)
     with quiet():
@@ -49,7 +52,7 @@ def fit(args: list[str]) -> Run:
         cli.build(folder)
         writes = getattr(rank_zero_only, "rank", 0) == 0 and not cli.config.trainer.fast_dev_run
         with claimed(folder, cli.saved_config()) if writes else nullcontext():
-            return _fit(cli, None)
+            return _fit(cli, None, command)
 
 
 def validate(args: list[str]) -> dict[str, Any]:
@@ -63,9 +66,12 @@ def validate(args: list[str]) -> dict[str, Any]:
 def test(args: list[str]) -> dict[str, Any]:
     """Accuracy of ``--load MODEL`` with its 95 % interval (Wilson), loss and n on the test split; also in test.json.
 
+    With ``--record FILE`` the result joins FILE as one line, with how the model was trained.
+
     Raises:
         ValueError: anything the user can put right, such as data of other classes than the model's.
     """
+    (recorded,), args = take(args, "--record")
     with quiet():
         cli, trained = _evaluation("test", args)
         count = Count()
@@ -83,6 +89,8 @@ def test(args: list[str]) -> dict[str, Any]:
         "weights": "released" if trained.checkpoint is None else trained.checkpoint.name,
     }
     write_atomically(cli.folder / "test.json", lambda part: part.write_text(json.dumps(result, indent=2)))
+    if recorded is not None:
+        record.append(Path(recorded), trained.folder, result)
     return result
 
 
@@ -124,7 +132,7 @@ class Count(L.Callback):
         self.samples += len(batch.labels)
 
 
-def _resume(folder: Path, args: list[str], run: str | None) -> Run:
+def _resume(folder: Path, args: list[str], run: str | None, command: str) -> Run:
     if run is not None:
         raise ValueError(f"--resume {folder} continues in its own folder: leave --run {run} out")
     args, _ = with_configs(args)
@@ -136,17 +144,19 @@ def _resume(folder: Path, args: list[str], run: str | None) -> Run:
             (folder / "test.json").unlink(missing_ok=True)  # of the model as it was
             write_atomically(folder / CONFIG, lambda part: part.write_text(cli.saved_config()))
         last = folder / LAST  # a run stopped before its first checkpoint starts at its first step again
-        return _fit(cli, last if last.is_file() else None)
+        return _fit(cli, last if last.is_file() else None, command)
 
 
-def _fit(cli: VitCLI, checkpoint: Path | None) -> Run:
-    trainer = cli.trainer
+def _fit(cli: VitCLI, checkpoint: Path | None, command: str) -> Run:
+    trainer, start = cli.trainer, time.monotonic()
     with _interruptible(cli.folder), cli.logging():
         trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     keeper = trainer.checkpoint_callback
     if isinstance(keeper, Checkpoints) and keeper.best_score is not None:
         metrics[f"best/{keeper.monitor}"] = keeper.best_score
+    if trainer.is_global_zero and not is_smoke_run(trainer):
+        record.add_sitting(cli.folder, command, cli.config.seed_everything, time.monotonic() - start)
     return Run(cli.folder, metrics)
 
 

@@ -1,7 +1,6 @@
 import json
 
 import lightning as L
-import pytest
 import torch
 from torch.testing import assert_close
 
@@ -9,7 +8,7 @@ import vit
 from vit.tasks.checkpoint import Checkpoints, load_checkpoint
 from vit.tasks.classify import Classifier
 from vit.tasks.ema import EMA
-from vit.tasks.release import Release, wilson
+from vit.tasks.release import Release
 
 
 class Worsens(L.Callback):
@@ -60,12 +59,3 @@ def test_a_bundle_predicts_what_the_task_does(tiny_net, digits, trainer, tmp_pat
     with torch.inference_mode():
         expected = task.net.eval()(batch.images)
         assert_close(vit.load(tmp_path, "cpu").net(batch.images), expected, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize(
-    ("successes", "n", "expected"),
-    # the first two: Newcombe 1998, table I, method 3
-    [(81, 263, (0.2553, 0.3662)), (15, 148, (0.0624, 0.1605)), (0, 20, (0.0, 0.1611)), (20, 20, (0.8389, 1.0))],
-)
-def test_wilson_interval(successes, n, expected):
-    assert wilson(successes, n) == pytest.approx(expected, abs=5e-5)

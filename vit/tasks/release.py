@@ -1,6 +1,5 @@
 """The run's model as a bundle: the best checkpoint's net with what it takes to use it."""
 
-from math import sqrt
 from pathlib import Path
 from typing import Any, final
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from vit import bundle
+from vit.analysis.statistics import wilson
 from vit.spec import build, spec
 from vit.tasks.checkpoint import Checkpoints, is_smoke_run, load_checkpoint
 from vit.tasks.classify import Classifier
@@ -82,14 +82,6 @@ class Release(L.Callback):
         accuracy, n = float(trainer.callback_metrics["test/acc"]), self._tested * trainer.world_size
         result = {"acc": accuracy, "loss": float(trainer.callback_metrics["test/loss"]), "n": n}
         bundle.add_metrics(folder, {"test": {**result, "acc_95": wilson(round(accuracy * n), n)}})
-
-
-def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """95 % interval of a proportion.  Wilson 1927."""
-    share, width = successes / n, z * z / n
-    centre = (share + width / 2) / (1 + width)
-    half = z / (1 + width) * sqrt(share * (1 - share) / n + width / (4 * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _best(trainer: L.Trainer, pl_module: Classifier) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -14,9 +14,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from typing_extensions import override
 
+from vit.commandline.errors import one_line
 from vit.data.catalog import describe
 from vit.data.module import Images
-from vit.errors import one_line
 from vit.tasks.metrics import MetricsCSV
 from vit.tasks.wandb import Wandb
 
@@ -36,7 +36,10 @@ OUR_OPTIONS = {
         "resume": "folder of an interrupted run to continue",
     },
     "validate": {"load": "run folder, bundle folder or .ckpt of a run"},
-    "test": {"load": "run folder, bundle folder or .ckpt of a run"},
+    "test": {
+        "load": "run folder, bundle folder or .ckpt of a run",
+        "record": "append the result and how the model was trained to this .jsonl file",
+    },
     "predict": {
         "load": "run folder, bundle folder or .ckpt of a run",
         "out": "file for the predictions, .csv or .json (default: only a table on the terminal)",

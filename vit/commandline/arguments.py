@@ -2,7 +2,7 @@
 
 import json
 
-from vit.overlays import resolve
+from vit.commandline.overlays import resolve
 
 CONFIG_FLAGS = ("-c", "--config")
 FLAGS_WITHOUT_VALUE = ("-h", "--help", "--print_config")

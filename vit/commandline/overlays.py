@@ -8,7 +8,7 @@ import yaml
 
 def config_folder() -> Path:
     """Where the packaged configs lie: inside the package when installed from a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 

@@ -8,8 +8,8 @@ import yaml
 from torch import nn
 
 from vit import bundle
+from vit.commandline.runfolder import BEST, CONFIG, LAST, nearby
 from vit.data.images import Preprocessing
-from vit.runfolder import BEST, CONFIG, LAST, nearby
 from vit.spec import build
 from vit.tasks.checkpoint import load_checkpoint
 

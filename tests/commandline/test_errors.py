@@ -2,10 +2,10 @@
 
 import pytest
 
-from vit.errors import did_you_mean, one_line
-from vit.options import VitCLI
-from vit.overlays import resolve
-from vit.quiet import quiet
+from vit.commandline.errors import did_you_mean, one_line
+from vit.commandline.options import VitCLI
+from vit.commandline.overlays import resolve
+from vit.commandline.quiet import quiet
 
 BACKBONE = "--model.net.backbone"
 MECHANISM = f"{BACKBONE}.block.mixer.mechanism"
