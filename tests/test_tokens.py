@@ -85,14 +85,13 @@ def test_coordinates_are_rows_and_columns_of_patches_only() -> None:
 
 
 def test_keep_remembers_raster_positions_and_composes() -> None:
-    layout = Layout(Grid(2, 5, prefix=("cls",)), sizes=torch.tensor([[2, 5], [1, 4]]))
+    layout = Layout(Grid(2, 5, prefix=("cls",)))
     once = layout.keep(torch.tensor([[1, 3, 4, 8, 9], [0, 2, 5, 6, 7]]))
     assert once.tokens == 6
     twice = once.keep(torch.tensor([[4, 0], [1, 3]]))
     assert twice.index.tolist() == [[9, 1], [2, 6]]
     assert twice.tokens == 3
     assert twice.grid == layout.grid
-    assert twice.sizes is layout.sizes
 
 
 @pytest.mark.parametrize("batch", [1, B])

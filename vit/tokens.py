@@ -79,7 +79,6 @@ class Layout:
         grid: patch grid and prefix of this call.
         mask: who may be attended to, None for everyone.
         index: (b n) raster positions of the kept patches, None for all in order.
-        sizes: (b 2) patch grid of each picture (rows, columns) when smaller pictures are padded to ``grid``.
 
     Raises:
         ValueError: the mask is not as long as the sequence.
@@ -88,7 +87,6 @@ class Layout:
     grid: Grid
     mask: Mask | None = None
     index: Int[Tensor, "b n"] | None = None
-    sizes: Int[Tensor, "b 2"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("keys", "pairs"):

@@ -176,6 +176,19 @@ def test_there_is_at_least_one_head(attention: type[nn.Module], num_heads: int) 
         attention(15, Grid(1, N), num_heads)
 
 
+@pytest.mark.parametrize("width", ["head_dim", "value_dim"])
+@pytest.mark.parametrize("value", [0, -8])
+def test_a_given_width_is_at_least_one(width: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"^{width} must be at least 1, got {value}$"):
+        SelfAttention(15, Grid(1, N), 3, **{width: value})
+
+
+@pytest.mark.parametrize("attention", [SelfAttention, CrossAttention])
+def test_no_channels_are_told(attention: type[nn.Module]) -> None:
+    with pytest.raises(ValueError, match=r"^head_dim must be at least 1, got 0$"):
+        attention(0, Grid(1, N), 3)
+
+
 def test_there_is_at_least_one_head_of_a_given_width_too() -> None:
     with pytest.raises(ValueError, match=r"^num_heads must be at least 1, got 0$"):
         SelfAttention(15, Grid(1, N), 0, head_dim=8)

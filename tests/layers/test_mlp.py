@@ -45,3 +45,11 @@ def test_dropout_acts_in_training_only(kind: type[nn.Module]) -> None:
     assert (mlp(x) == 0).float().mean().item() == pytest.approx(0.5, abs=0.15)
     assert_close(mlp.eval()(x), mlp(x), rtol=0, atol=0)
     assert (mlp(x) == 0).sum() == 0
+
+
+@pytest.mark.parametrize("kind", [Mlp, SwiGLU])
+@pytest.mark.parametrize(("ratio", "hidden"), [(0.0, 0), (0.05, 0), (-2.0, -26)])
+def test_the_hidden_width_is_at_least_one(kind: type[nn.Module], ratio: float, hidden: int) -> None:
+    message = f"hidden width must be at least 1, got {hidden} of dim 13 and mlp_ratio {ratio}"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        kind(C, ratio)

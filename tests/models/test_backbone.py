@@ -80,6 +80,15 @@ def test_early_blocks_come_first_and_count_in_the_depth() -> None:
         Backbone(8, 3, 4, embed_dim=24, depth=3, early=[(PostNormBlock, 3), (Block, 1)])
 
 
+def test_width_and_depth_are_not_negative() -> None:
+    for embed_dim in (0, -24):
+        with pytest.raises(ValueError, match=f"^embed_dim must be at least 1, got {embed_dim}$"):
+            Backbone(8, 3, 4, embed_dim=embed_dim)
+    with pytest.raises(ValueError, match=r"^depth must be at least 0, got -1$"):
+        Backbone(8, 3, 4, embed_dim=24, depth=-1)
+    assert Backbone(8, 3, 4, embed_dim=24, depth=0)(torch.randn(2, 3, 8, 8))[0].shape == (2, 5, 24)
+
+
 def test_wrong_channels_and_sizes_are_told() -> None:
     backbone = Backbone(12, 3, 4, embed_dim=24, depth=1)
     with pytest.raises(ValueError, match=r"^the model takes images of 3 channels, got 1$"):

@@ -7,7 +7,18 @@ import timm
 import torch
 from torch import nn
 
-from vit.layers import Head, SeqPool
+from vit.layers import (
+    Block,
+    ConvStem,
+    Head,
+    MapPool,
+    MeanPool,
+    PoolFactory,
+    PostNormBlock,
+    Rotary2d,
+    SelfAttention,
+    SeqPool,
+)
 from vit.models import CNN, Backbone, ViT, load_init, plain_vit
 
 
@@ -77,6 +88,48 @@ def test_a_head_with_its_own_pool_starts_new_as_a_whole(donors: list[nn.Module])
     net = ViT(224, 3, 1000, partial(Backbone, patch_size=16), partial(Head, pool=SeqPool))
     assert load_init(net, "timm:vit_tiny_patch16_224").endswith("; new: head")
     assert not torch.equal(net.head.fc.weight, donors[0].head.weight)
+
+
+FOREIGN = {
+    "post-norm": ({"block": PostNormBlock}, r"got .*backbone.encoder.blocks.\{0,1,.*,11\} \(PostNormBlock\)"),
+    "rotary": ({"block": partial(Block, mixer=partial(SelfAttention, rotary=Rotary2d))}, r"mixer.rotary \(Rotary2d\)"),
+    "conv stem": ({"patch_embed": ConvStem}, r"got .*backbone.patch_embed \(ConvStem\)"),
+    "more heads": (
+        {"block": partial(Block, mixer=partial(SelfAttention, num_heads=6))},
+        r"num_heads 3, got backbone.encoder.blocks.\{0,1,.*,11\}.mixer \(6\)$",
+    ),
+    "late heads": (
+        {"early": [(Block, 11)], "block": partial(Block, mixer=partial(SelfAttention, num_heads=6))},
+        r"num_heads 3, got backbone.encoder.blocks.11.mixer \(6\)$",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.usefixtures("donors")
+def test_a_backbone_that_computes_something_else_is_refused_untouched(name: str) -> None:
+    options, message = FOREIGN[name]
+    net = ViT(224, 3, 10, partial(Backbone, patch_size=16, **options))
+    before = net.backbone.encoder.blocks[0].mixer.qkv.weight.clone()
+    with pytest.raises(ValueError, match=f"^timm:vit_tiny_patch16_224 expected .*{message}") as raised:
+        load_init(net, "timm:vit_tiny_patch16_224")
+    assert "\n" not in str(raised.value)
+    assert torch.equal(net.backbone.encoder.blocks[0].mixer.qkv.weight, before)
+
+
+@pytest.mark.parametrize("pool", [MeanPool, partial(MapPool, num_heads=4), SeqPool])
+@pytest.mark.usefixtures("donors")
+def test_any_head_may_start_new(pool: PoolFactory) -> None:
+    net = ViT(224, 3, 10, partial(Backbone, patch_size=16), partial(Head, pool=pool))
+    assert load_init(net, "timm:vit_tiny_patch16_224").endswith("; new: head")
+
+
+@pytest.mark.usefixtures("donors")
+def test_a_head_that_timm_has_too_needs_its_number_of_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timm, "create_model", partial(timm.create_model, global_pool="map"))
+    net = ViT(224, 3, 1000, partial(Backbone, patch_size=16), partial(Head, pool=partial(MapPool, num_heads=4)))
+    with pytest.raises(ValueError, match=r"expected num_heads 3, got head.pool.attention \(4\)$"):
+        load_init(net, "timm:vit_tiny_patch16_224")
 
 
 @pytest.mark.usefixtures("donors")

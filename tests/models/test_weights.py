@@ -92,9 +92,9 @@ def size_and_patch(name: str) -> tuple[str, int]:
     return size, int(patch)
 
 
-def theirs(name: str, depth: int) -> nn.Module:
-    """timm's net at its native image size (patch 8 at one the test can afford)."""
-    native = SQUARE[8] if size_and_patch(name)[1] == 8 else None
+def theirs(name: str, depth: int, img_size: tuple[int, int] | None = None) -> nn.Module:
+    """timm's net at the given or its native image size (patch 8 at one the test can afford)."""
+    native = SQUARE[8] if img_size is None and size_and_patch(name)[1] == 8 else img_size
     net = timm.create_model(name, num_classes=CLASSES, depth=depth, img_size=native, weight_init="skip")
     redraw(net)
     return net.eval()
@@ -164,6 +164,11 @@ def test_logits_equal_timms_in_both_directions(name: str) -> None:
     source = theirs(name, depth)
     for img_size in (SQUARE[patch], OBLONG[patch]):
         check_logits(source, ours(name, img_size, depth), img_size)
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch8_224", "vit_base_patch8_224"])
+def test_logits_equal_timms_at_patch_8_and_the_native_size(name: str) -> None:
+    check_logits(theirs(name, 1, (224, 224)), ours(name, (224, 224), 1), (224, 224))
 
 
 @pytest.mark.slow

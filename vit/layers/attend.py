@@ -35,7 +35,8 @@ class SelfAttention(nn.Module):
         mechanism: what mixes.
 
     Raises:
-        ValueError: ``dim`` is not divisible by ``num_heads`` and no ``head_dim`` is given.
+        ValueError: ``dim`` is not divisible by ``num_heads`` and no ``head_dim`` is given, or a width or
+            ``num_heads`` is below 1.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class SelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         head_dim = _head_dim(dim, num_heads, head_dim, ": change one or set head_dim")
-        value_dim = value_dim or head_dim
+        value_dim = head_dim if value_dim is None else value_dim
+        if value_dim < 1:
+            raise ValueError(f"value_dim must be at least 1, got {value_dim}")
         self.num_heads = num_heads
         self.mechanism = mechanism(num_heads, head_dim, grid)
         widths = {"q": head_dim, "k": head_dim, "v": value_dim}
@@ -127,4 +130,7 @@ def _head_dim(dim: int, num_heads: int, given: int | None = None, advice: str = 
         raise ValueError(f"num_heads must be at least 1, got {num_heads}")
     if given is None and dim % num_heads:
         raise ValueError(f"embed_dim {dim} is not divisible by num_heads {num_heads}{advice}")
-    return given or dim // num_heads
+    head_dim = dim // num_heads if given is None else given
+    if head_dim < 1:
+        raise ValueError(f"head_dim must be at least 1, got {head_dim}")
+    return head_dim

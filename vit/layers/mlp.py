@@ -18,11 +18,14 @@ class Mlp(nn.Module):
         dim: channels.
         mlp_ratio: hidden width over ``dim``.
         drop: dropout after each layer.
+
+    Raises:
+        ValueError: the hidden width is below 1.
     """
 
     def __init__(self, dim: int, mlp_ratio: float = 4.0, drop: float = 0.0) -> None:
         super().__init__()
-        hidden = int(dim * mlp_ratio)
+        hidden = _at_least_one(int(dim * mlp_ratio), dim, mlp_ratio)
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
         self.drop = nn.Dropout(drop)
@@ -39,11 +42,14 @@ class SwiGLU(nn.Module):
         dim: channels.
         mlp_ratio: hidden width over ``dim``; 8/3 has the parameters of an `Mlp` at 4. Rounded up to a multiple of 8.
         drop: dropout after the gated product and at the end.
+
+    Raises:
+        ValueError: the hidden width is below 1.
     """
 
     def __init__(self, dim: int, mlp_ratio: float = 8 / 3, drop: float = 0.0) -> None:
         super().__init__()
-        hidden = -(-int(dim * mlp_ratio) // 8) * 8
+        hidden = -(-_at_least_one(int(dim * mlp_ratio), dim, mlp_ratio) // 8) * 8
         self.fc1 = nn.Linear(dim, 2 * hidden)
         self.fc2 = nn.Linear(hidden, dim)
         self.drop = nn.Dropout(drop)
@@ -51,3 +57,9 @@ class SwiGLU(nn.Module):
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
         gate, value = self.fc1(x).chunk(2, dim=-1)
         return self.drop(self.fc2(self.drop(F.silu(gate) * value)))
+
+
+def _at_least_one(hidden: int, dim: int, mlp_ratio: float) -> int:
+    if hidden < 1:
+        raise ValueError(f"hidden width must be at least 1, got {hidden} of dim {dim} and mlp_ratio {mlp_ratio}")
+    return hidden

@@ -50,7 +50,8 @@ class Backbone(nn.Module):
         norm: final norm.
 
     Raises:
-        ValueError: the image is not divisible by the patch, or ``early`` has more blocks than ``depth``.
+        ValueError: the image is not divisible by the patch, ``early`` has more blocks than ``depth``, ``embed_dim`` is
+            below 1 or ``depth`` below 0.
     """
 
     def __init__(
@@ -70,6 +71,10 @@ class Backbone(nn.Module):
         norm: NormFactory = LayerNorm,
     ) -> None:
         super().__init__()
+        if embed_dim < 1:
+            raise ValueError(f"embed_dim must be at least 1, got {embed_dim}")
+        if depth < 0:
+            raise ValueError(f"depth must be at least 0, got {depth}")
         img_size = pair(img_size)
         self.in_chans, self.embed_dim = in_chans, embed_dim
         self.patch_size = default_patch_size(img_size) if patch_size is None else pair(patch_size)

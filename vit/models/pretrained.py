@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from vit.layers import CrossAttention, SelfAttention
 from vit.models.cnn import CNN, stem_of, timm_config
+from vit.models.seats import parts_without_seat
 from vit.models.vit import ViT
-from vit.models.weights import from_timm, load_weights
+from vit.models.weights import compact, from_timm, load_weights
 
 
 def load_init(net: nn.Module, source: str) -> str:
@@ -23,7 +26,8 @@ def load_init(net: nn.Module, source: str) -> str:
         One line: what was loaded, resized and is new.
 
     Raises:
-        ValueError: another source, an unknown name, no network, or weights that do not fit (each is named).
+        ValueError: another source, an unknown name, no network, parts that timm's net lacks or computes with another
+            number of heads, or weights that do not fit (each is named).
     """
     kind, _, name = source.partition(":")
     if kind != "timm" or not name:
@@ -36,31 +40,51 @@ def load_init(net: nn.Module, source: str) -> str:
 
 
 def _load_vit(net: ViT, name: str) -> str:
-    weights = _download(name, net.backbone.in_chans)
+    foreign = [part for part in parts_without_seat(net) if part.startswith("backbone")]  # the head may start new
+    if foreign:
+        raise ValueError(f"timm:{name} expected a plain ViT to fill, got parts with no seat there: {compact(foreign)}")
+    donor = _download(name, net.backbone.in_chans)
+    weights = donor.state_dict()
     if "patch_embed.proj.weight" not in weights:
         raise ValueError(f"timm:{name} is no plain ViT: expected a name such as timm:vit_small_patch16_224")
     patch = weights["patch_embed.proj.weight"].shape[-2:]
     _, height, width = timm_config(name).input_size
     grid = (height // patch[0], width // patch[1])
-    return load_weights(net, from_timm(weights, grid), grid, new=("head",))
+    ours = from_timm(weights, grid)
+    _check_heads(net, donor, name)
+    return load_weights(net, ours, grid, new=("head",))
+
+
+def _check_heads(net: ViT, donor: Any, name: str) -> None:
+    """No weight's shape tells the number of heads; a head's own attention counts where timm's net has one to load."""
+    expected = donor.blocks[0].attn.num_heads
+    pooled = donor.attn_pool is not None
+    wrong = [
+        f"{path} ({module.num_heads})"
+        for path, module in net.named_modules()
+        if isinstance(module, SelfAttention | CrossAttention) and (pooled or path.startswith("backbone."))
+        if module.num_heads != expected
+    ]
+    if wrong:
+        raise ValueError(f"timm:{name} expected num_heads {expected}, got {compact(wrong)}")
 
 
 def _load_cnn(net: CNN, name: str) -> str:
     if name.partition(".")[0] != net.name.partition(".")[0]:
         raise ValueError(f"timm:{name} fits a CNN of that name, got {net.name}")
-    weights = {f"net.{key}": value for key, value in _download(name, net.in_chans).items()}
+    weights = {f"net.{key}": value for key, value in _download(name, net.in_chans).state_dict().items()}
     stem = [f"net.{stem_of(name)}"] if net.small_stem else []
     return load_weights(net, weights, new=[*stem, f"net.{timm_config(name).classifier}"])
 
 
-def _download(name: str, in_chans: int) -> dict[str, Tensor]:
+def _download(name: str, in_chans: int) -> nn.Module:
     import timm
 
     if not timm_config(name).has_weights:
         raise ValueError(f"timm:{name} cannot be had: nobody has published weights of that name")
     try:
         with _offline_when_unreachable():
-            return timm.create_model(name, pretrained=True, in_chans=in_chans).state_dict()
+            return timm.create_model(name, pretrained=True, in_chans=in_chans)
     except FileNotFoundError as error:
         raise ValueError(f"timm:{name} is not in the local cache and the network cannot be reached") from error
     except Exception as error:  # hub, HTTP and timm errors share no base class
