@@ -17,6 +17,7 @@ from setuptools import find_packages
 from vit.commandline.options import VitCLI
 from vit.commandline.overlays import config_folder, packaged_names, resolve
 from vit.commandline.quiet import quiet
+from vit.models import VARIANTS
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = packaged_names()
@@ -162,3 +163,13 @@ def test_an_installed_wheel_runs_from_an_empty_folder(installed: Path, tmp_path:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_model_configs_spell_the_table_of_variants(variant: str) -> None:
+    path = ROOT / "configs" / "model" / f"vit_{variant}.yaml"
+    assert path.is_file()
+    net = yaml.safe_load(path.read_text())["model"]["init_args"]["net"]
+    backbone = net["init_args"]["backbone"]["init_args"]
+    heads = backbone["block"]["init_args"]["mixer"]["init_args"]["num_heads"]
+    assert (backbone["embed_dim"], backbone["depth"], heads) == VARIANTS[variant][:3]
