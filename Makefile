@@ -35,7 +35,7 @@ $(UV):
 
 .venv/ready: $(UV) requirements.lock pyproject.toml
 	$(UV) pip sync --quiet requirements.lock
-	$(UV) pip install --quiet --no-deps -e .
+	$(UV) pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 clean:

@@ -188,10 +188,12 @@ def test_debug_shows_the_traceback() -> None:
         cli.main(["--debug", "fit", "-c", "quikstart"])
 
 
-def test_an_error_of_ours_is_not_dressed_up(monkeypatch) -> None:
+def test_an_error_of_ours_is_one_line_and_debug_shows_where(monkeypatch, capsys) -> None:
     monkeypatch.setattr("vit.run.fit", lambda args: 1 / 0)
+    assert cli.main(["fit", "-c", "quickstart"]) == cli.FAILED
+    assert capsys.readouterr().err == "vit: ZeroDivisionError: division by zero; --debug shows where\n"
     with pytest.raises(ZeroDivisionError):
-        cli.main(["fit", "-c", "quickstart"])
+        cli.main(["fit", "-c", "quickstart", "--debug"])
 
 
 def test_ctrl_c_exits_with_130(monkeypatch, capsys) -> None:
@@ -217,7 +219,7 @@ def test_fit_test_predict_as_typed(tmp_path, monkeypatch, capfd) -> None:
     assert err == ""
     first, second, third, fourth, *table = out.splitlines()
     assert re.fullmatch(r"epoch 1/1  val/loss .*", first)
-    assert re.fullmatch(r"runs/mine: best val/acc [01]\.\d{4}; next: vit test runs/mine", second)
+    assert re.fullmatch(r"runs/mine: val/loss \d\.\d{4}, val/acc [01]\.\d{4}; next: vit test runs/mine", second)
     assert re.fullmatch(r"photos: accuracy \S+ \(95 % interval \S+ to \S+, n = 4\)", third)
     assert re.fullmatch(r"val/loss \S+, val/acc \S+", fourth)
     assert table[0].split() == ["picture", "class", "probability", "then"] and len(table) == 12

@@ -112,8 +112,6 @@ def test_headers_say_what_it_is_and_what_to_type() -> None:
 def test_commands_in_headers_work() -> None:
     """Every `vit fit -c ...` a header names is a stack that has a model."""
     for name in NAMES:
-        if name.startswith("data/"):
-            continue
         for line in resolve(name).read_text().splitlines():
             if line.startswith("#   vit fit"):
                 words = line.partition("vit fit")[2].split()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-nbclient = pytest.importorskip("nbclient", reason="notebooks need the extra: pip install 'vit[notebook]'")
+nbclient = pytest.importorskip("nbclient", reason="notebooks need pip install nbclient nbformat ipykernel")
 nbformat = pytest.importorskip("nbformat")
 
 ROOT = Path(__file__).parents[1]

@@ -225,9 +225,26 @@ def test_a_checkpoint_is_tested_apart(folder: Path) -> None:
     result = run.test(["--load", str(folder / "checkpoints/last.ckpt")])
     assert result["weights"] == "last.ckpt"
     assert (folder / "test-last/test.json").is_file() and not (folder / "test.json").exists()
-    raw = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    net = open_trained(str(folder / "checkpoints/last.ckpt")).net
-    assert all(torch.equal(tensor, raw[f"net.{name}"]) for name, tensor in net.state_dict().items())
+    average = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["callbacks"]["EMA"]["weights"]
+    net = open_trained(str(folder / "checkpoints/last.ckpt")).net  # validation measured the averaged weights
+    assert all(torch.equal(tensor, average[f"net.{name}"]) for name, tensor in net.state_dict().items())
+
+
+def test_another_validation_split_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"seed_everything 7 would draw another validation split than the run's 0"):
+        run.validate(["--load", str(folder), "--seed_everything", "7"])
+
+
+def test_data_that_changed_since_training_are_refused(folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(catalog, "manifest", lambda *_: "of other pictures")
+    with pytest.raises(ValueError, match="'digits' changed since the model was trained on it"):
+        run.test(["--load", str(folder)])
+
+
+def test_part_of_the_test_split_is_no_result_of_the_run(folder: Path) -> None:
+    run.test(["--load", str(folder), "--trainer.limit_test_batches", "1"])
+    assert not (folder / "test.json").exists() and (folder / "test-part/test.json").is_file()
+    assert "test" not in json.loads((folder / "model.json").read_text())["metrics"]
 
 
 def test_a_bundle_alone_is_enough(folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from vit.commandline.arguments import with_flags
 
-WRONG_USE, INTERRUPTED = 2, 130
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 PARSED = ("fit", "validate", "test", "predict")
 
 
@@ -37,6 +37,12 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"vit: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return WRONG_USE
+    except Exception as error:  # of a library or our own: not the user's to put right, but never a wall of text
+        if debug:
+            raise
+        reason = " ".join(str(error).split())
+        print(f"vit: {type(error).__name__}: {reason}; --debug shows where", file=sys.stderr)
+        return FAILED
     except SystemExit as error:  # a parser's --help, or a run ended by a signal
         return error.code if isinstance(error.code, int) else int(error.code is not None)
 
@@ -60,7 +66,7 @@ def _fit(args: list[str]) -> int:
 
     folder, metrics = run.fit(args)
     if folder.is_dir():
-        print(f"{folder}: {_text(metrics, 'best/')}; next: vit test {folder}")
+        print(f"{folder}: {_text(metrics, 'val/')}; next: vit test {folder}")
     return 0
 
 
@@ -105,7 +111,7 @@ def _demo(args: list[str]) -> int:
 
 def _text(metrics: dict[str, float], prefix: str) -> str:
     shown = (f"{name} {value:.4f}" for name, value in metrics.items() if name.startswith(prefix))
-    return ", ".join(shown).replace("best/", "best ") or "done"
+    return ", ".join(shown) or "done"
 
 
 def _help() -> str:

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:  # torch and matplotlib load when something is explained, not when `vit --help` lists this command
     from matplotlib.figure import Figure
@@ -20,34 +20,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         ValueError: no model or pictures there, an unreadable picture, or a model without attention.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="vit explain",
+        allow_abbrev=False,
         description="Draw which patches a trained model reads (attention rollout) over each picture.",
         epilog="Rollout follows attention through all layers. It is one map whatever the answer, and ignores values "
         "and MLPs: a hint where to look, not a proof of why.",
     )
-    parser.add_argument("model", metavar="MODEL", help="a run folder or bundle: model.safetensors and model.json")
+    parser.add_argument("model", metavar="MODEL", help="a run folder, bundle folder or .ckpt of a run")
     parser.add_argument("pictures", metavar="PICTURES", nargs="+", help="picture files, folders or patterns")
     parser.add_argument("--out", metavar="DIR", help="where the pictures go (default: MODEL/explain)")
     arguments = parser.parse_args(argv)
 
-    from vit.bundle import load
+    from vit.commandline.trained import open_trained
     from vit.data.folder import expand
 
     pictures = expand(arguments.pictures)
-    model = load(arguments.model)
-    folder = Path(arguments.model)
-    out = Path(arguments.out) if arguments.out else (folder if folder.is_dir() else folder.parent) / "explain"
-    for path in explain(model, pictures, out):
+    trained = open_trained(arguments.model)
+    out = Path(arguments.out) if arguments.out else trained.folder / "explain"
+    for path in explain(trained.model(), pictures, out):
         print(path)
     return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with errors like those of the other commands."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; expected vit explain MODEL PICTURES [--out DIR]")
 
 
 def explain(model: "Model", pictures: Sequence[str | Path], out: str | Path) -> list[Path]:
     """Write ``out/<stem>-rollout.png`` for each picture and return the paths in order.
 
-    Pictures of the same stem are numbered in order: ``x-rollout.png``, ``x-2-rollout.png``. A file is written whole or
-    not at all.
+    Pictures of the same stem are numbered in order: ``x-rollout.png``, ``x-2-rollout.png``. All pictures are read
+    before the first is drawn, and a file is written whole or not at all.
 
     Raises:
         ValueError: an unreadable picture, or a model without attention.
@@ -56,8 +63,9 @@ def explain(model: "Model", pictures: Sequence[str | Path], out: str | Path) -> 
 
     sources = [Path(picture) for picture in pictures]
     targets = [Path(out) / f"{name}-rollout.png" for name in _unique([source.stem for source in sources])]
-    for source, target in zip(sources, targets, strict=True):
-        figure = rollout_figure(model, source, source.name)
+    pixels = [model.preprocessing.pixels(source) for source in sources]
+    for source, picture, target in zip(sources, pixels, targets, strict=True):
+        figure = rollout_figure(model, picture, source.name)
         write_atomically(target, lambda part, figure=figure: figure.savefig(part, format="png"))
     return targets
 

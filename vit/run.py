@@ -189,23 +189,48 @@ def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]
     cli = VitCLI(command, [f"--config={resolve('base')}", f"--config={config}", *with_configs(args)[0]])
     before, now = trained.config.get("data", {}), cli.config.data
     own_data = all(before.get(key) == now.get(key) for key in ("dataset", "root"))
-    cli.build(_results_folder(trained, now, own_data))
+    resized = now.img_size is not None and now.img_size != before.get("img_size")
+    cli.build(_results_folder(trained, cli.config, own_data, resized))
     cli.model.net = trained.net
     if now.channels is not None and now.channels != trained.preprocessing.channels:
         raise ValueError(f"the model takes pictures of {trained.preprocessing.channels} channels, got {now.channels}")
-    resized = now.img_size is not None and now.img_size != before.get("img_size")
     size = cli.datamodule.preprocessing.img_size if resized else trained.preprocessing.img_size
     cli.datamodule.preprocessing = replace(trained.preprocessing, img_size=size)
     if command != "predict":
         _check_classes(trained.classes, cli.datamodule.classes)
+    if command != "predict" and own_data:
+        _check_splits(trained, cli)
     return cli, trained
 
 
-def _results_folder(trained: Trained, data: Any, own_data: bool) -> Path:
+def _results_folder(trained: Trained, config: Any, own_data: bool, resized: bool) -> Path:
     """The run's folder for its released model on its own data; a folder of its own in there for anything else."""
+    data, trainer = config.data, config.trainer
     parts = [] if trained.checkpoint is None else [trained.checkpoint.stem]
     parts += [] if own_data else [Path(data.root).name if data.root else data.dataset]
+    parts += ["resized"] if resized else []
+    limit = trainer.limit_test_batches
+    whole = limit is None or (isinstance(limit, float) and limit == 1.0)  # the integer 1 is one batch
+    parts += [] if whole and not trainer.fast_dev_run else ["part"]
     return trained.folder / "-".join(["test", *parts]) if parts else trained.folder
+
+
+def _check_splits(trained: Trained, cli: VitCLI) -> None:
+    """Refuse splits drawn anew from the data the model was trained on: they would hold pictures it has seen."""
+    fit_data = trained.config.get("data", {})
+    drawn_by = {
+        "seed_everything": (trained.config.get("seed_everything"), cli.config.seed_everything),
+        "data.val_fraction": (fit_data.get("val_fraction"), cli.config.data.val_fraction),
+    }
+    for option, (then, now) in drawn_by.items():
+        if cli.command == "validate" and then is not None and then != now:
+            raise ValueError(f"{option} {now} would draw another validation split than the run's {then}")
+    if trained.manifest_hash not in (None, cli.datamodule.manifest_hash):
+        name = cli.datamodule.description.name
+        raise ValueError(
+            f"the data {name!r} changed since the model was trained on it: splits drawn anew would hold pictures it "
+            "has seen; put the data back as it was, or name other pictures with --data.root"
+        )
 
 
 def _check_classes(expected: tuple[str, ...], came: tuple[str, ...]) -> None:

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from vit.environment import environment
 from vit.models import plain_vit
 
+RESULTS = Path(__file__).parents[2] / "results" / "train_step_vs_timm.jsonl"
 SEED, WARM_UP, SHAPE = 0, 3, {"variant": "tiny", "img_size": 32, "patch_size": 4, "num_classes": 10, "batch_size": 64}
 
 
@@ -51,7 +52,8 @@ def main(pairs: int) -> None:
         print(f"{precision}: ours/timm {ratio:.3f} [{low:.3f}, {high:.3f}], {pairs} pairs, {1e3 * ms[0]:.0f} ms ours")
         found = {"precision": precision, "pairs": pairs, "ratio": ratio, "interval95": [low, high], "seconds": ms}
         command = f"python tests/bench/train_step_vs_timm.py {pairs}"
-        with Path("results/train_step_vs_timm.jsonl").open("a") as file:
+        RESULTS.parent.mkdir(exist_ok=True)
+        with RESULTS.open("a") as file:
             file.write(json.dumps({"command": command, "seed": SEED, **SHAPE, **found, **environment()}) + "\n")
 
 

@@ -27,7 +27,10 @@ def test_a_run_folder_is_the_bundle_of_its_best_averaged_weights(tiny_net, digit
     best = load_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["callbacks"]["EMA"]["weights"]
     assert_close({f"net.{name}": tensor for name, tensor in model.net.state_dict().items()}, best, rtol=0, atol=0)
     assert model.meta["metrics"]["best"] == {"score": 1.0, "step": 6, "epoch": 0}
-    assert model.meta["config"] == {"data": {"root": "photos", "seed": 3}, "list": ["b", 1]}
+    assert model.meta["config"] == {
+        "data": {"root": None, "dataset": "folder", "seed": 3},
+        "list": ["b", 1],
+    }
     assert model.meta["data"] == {"name": "digits", "manifest_hash": digits.manifest_hash, "num_train": 1295}
     assert model.meta["licence"] == "CC0-1.0"
     assert str(tmp_path) not in (tmp_path / "model.json").read_text()
@@ -59,3 +62,13 @@ def test_a_bundle_predicts_what_the_task_does(tiny_net, digits, trainer, tmp_pat
     with torch.inference_mode():
         expected = task.net.eval()(batch.images)
         assert_close(vit.load(tmp_path, "cpu").net(batch.images), expected, rtol=0, atol=0)
+
+
+def test_last_weights_are_those_of_the_end(tmp_path, tiny_net, digits, trainer):
+    average = EMA(0.5)
+    fitted = trainer(callbacks=[average, Worsens(), Checkpoints(monitor="score"), Release(weights="last")])
+    fitted.fit(Classifier(tiny_net), digits)
+    model = vit.load(tmp_path, device="cpu")
+    weights = {f"net.{name}": tensor for name, tensor in model.net.state_dict().items()}
+    assert_close(weights, average.weights, rtol=0, atol=0)
+    assert model.meta["metrics"]["last"]["step"] == fitted.global_step

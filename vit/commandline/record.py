@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vit import bundle
+from vit.commandline.overlays import packaged_names
 from vit.environment import environment
 from vit.files import write_atomically
 
 SITTINGS = "fit.json"
-_PATHS = ("--data.root", "--run", "--resume", "--load", "--record")
+_PATHS = ("-c", "--config", "--data.root", "--run", "--resume", "--load", "--record", "--model.init_from")
 
 
 def add_sitting(folder: Path, command: str, seed: int, seconds: float) -> None:
@@ -20,16 +22,17 @@ def add_sitting(folder: Path, command: str, seed: int, seconds: float) -> None:
 
 
 def append(path: Path, folder: Path, result: dict[str, Any]) -> None:
-    """Append one line of JSON to ``path``: a test's result, and the sittings that trained the model.
+    """Append one line of JSON to ``path``: a test's result, the sittings that trained the model, and its configuration.
 
     Raises:
         ValueError: the folder does not say how its model was trained.
     """
-    if not _sittings(folder):
-        raise ValueError(f"{folder} has no {SITTINGS}: expected a finished run of `vit fit`, to record how it was made")
+    if not _sittings(folder) or not (folder / bundle.RECORD).is_file():
+        raise ValueError(f"{folder} lacks {SITTINGS} or {bundle.RECORD}: expected a finished run, to record its making")
     path.parent.mkdir(parents=True, exist_ok=True)
+    config = json.loads((folder / bundle.RECORD).read_text(encoding="utf-8"))["config"]
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"fit": _sittings(folder), "test": result}) + "\n")
+        file.write(json.dumps({"fit": _sittings(folder), "test": result, "config": config}) + "\n")
 
 
 def _sittings(folder: Path) -> list[dict[str, Any]]:
@@ -39,9 +42,16 @@ def _sittings(folder: Path) -> list[dict[str, Any]]:
 
 def shown(command: str, args: list[str]) -> str:
     """``vit COMMAND ARGS`` without the places on this machine: a record names data by its hash."""
-    words, hide = ["vit", command], False
+    words, place = ["vit", command], False
     for argument in args:
-        flag, equals, _ = argument.partition("=")
-        words.append(f"{flag}=..." if equals and flag in _PATHS else "..." if hide else argument)
-        hide = not equals and flag in _PATHS
+        flag, equals, value = argument.partition("=")
+        if equals and flag in _PATHS:
+            argument = f"{flag}={_without_place(value)}"
+        words.append(_without_place(argument) if place else argument)
+        place = not equals and flag in _PATHS
     return " ".join(words)
+
+
+def _without_place(value: str) -> str:
+    """A packaged config or a name such as timm:vit_tiny_patch16_224 stays, a path becomes dots."""
+    return value if value in packaged_names() or value.startswith("timm:") else "..."

@@ -40,6 +40,8 @@ def claimed(folder: Path, config: str) -> Iterator[None]:
     except BaseException:
         if not (folder / LAST).exists() and not (folder / BEST).exists():
             rmtree(folder)
+            if folder not in missing:  # it was there, empty, before
+                folder.mkdir()
             _remove_empty(missing[1:])
         raise
 

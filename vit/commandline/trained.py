@@ -16,7 +16,7 @@ from vit.tasks.checkpoint import load_checkpoint
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained net; ``checkpoint`` is where its raw weights come from, None for a bundle's released ones."""
+    """A trained net; ``checkpoint`` is where its weights come from, None for a bundle's released ones."""
 
     folder: Path
     checkpoint: Path | None
@@ -24,9 +24,20 @@ class Trained:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     config: dict[str, Any]
+    manifest_hash: str | None = None
+
+    def model(self) -> bundle.Model:
+        """Ready to predict."""
+        return bundle.Model(self.net, self.classes, self.preprocessing, {})
 
     def evaluation_config(self) -> dict[str, Any]:
-        """The run's configuration, for one device of this machine; a stand-in for the net, which is not built again."""
+        """The run's configuration, for one device of this machine; a stand-in for the net, which is not built again.
+
+        Raises:
+            ValueError: a bundle made in Python, without a configuration.
+        """
+        if not self.config:
+            raise ValueError(f"the model in {self.folder} carries no configuration: expected one in {bundle.RECORD}")
         trainer, model = self.config.get("trainer", {}), self.config.get("model", {})
         init_args = {**model.get("init_args", {}), "net": {"class_path": "torch.nn.Identity"}, "compile": False}
         kept = {key: trainer[key] for key in ("callbacks", "logger") if key in trainer}
@@ -62,10 +73,9 @@ def open_trained(model: str) -> Trained:
 
 def _from_bundle(folder: Path) -> Trained:
     model = bundle.load(folder, device="cpu")
-    config = _config(folder) if (folder / CONFIG).is_file() else model.meta.get("config")
-    if not config:
-        raise ValueError(f"the model in {folder} carries no configuration: expected one in {bundle.RECORD}")
-    return Trained(folder, None, model.net, model.classes, model.preprocessing, config)
+    config = _config(folder) if (folder / CONFIG).is_file() else model.meta.get("config") or {}
+    manifest_hash = model.meta.get("data", {}).get("manifest_hash")
+    return Trained(folder, None, model.net, model.classes, model.preprocessing, config, manifest_hash)
 
 
 def _from_checkpoint(folder: Path, path: Path) -> Trained:
@@ -74,7 +84,9 @@ def _from_checkpoint(folder: Path, path: Path) -> Trained:
         raise ValueError(f"{path} was not written by vit: expected an entry 'vit' with its classes")
     known = content["vit"]
     net = build(known["spec"])
-    weights = {name.removeprefix("net."): tensor for name, tensor in content["state_dict"].items()}
+    average = content["callbacks"].get("EMA", {}).get("weights")  # what validation measured, where EMA is on
+    state = average or content["state_dict"]
+    weights = {name.removeprefix("net."): tensor for name, tensor in state.items()}
     if problem := bundle.mismatch(net.state_dict(), weights):
         raise ValueError(f"the weights in {path} do not fit their architecture: {problem}")
     net.load_state_dict(weights)

@@ -43,7 +43,7 @@ class Wandb(Logger):
     ) -> None:
         super().__init__()
         if importlib.util.find_spec("wandb") is None:
-            raise ValueError("logging to wandb needs the package wandb: pip install 'vit[wandb]'")
+            raise ValueError("logging to wandb needs the package wandb: pip install wandb")
         self._folder = Path(save_dir).resolve()
         self.project, self.run_name, self._log_bundle = project, name or self._folder.name, log_bundle
         self._experiment: Any = None
@@ -112,7 +112,9 @@ class Wandb(Logger):
     def _begin(self) -> Any:
         import wandb
 
-        mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() and _reachable() else "offline")
+        mode = os.environ.get("WANDB_MODE") or ("online" if _reachable() else "offline")
+        if mode == "online" and not _has_key():
+            mode = "offline"  # wandb would ask for a login
         run = wandb.init(
             project=self.project,
             name=self.run_name,

@@ -1,0 +1,50 @@
+"""What README and the config headers claim is what the records say."""
+
+import json
+import re
+from pathlib import Path
+from statistics import mean, stdev
+
+from scipy.stats import t
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def records(name: str) -> list[dict]:
+    return [json.loads(line) for line in (ROOT / "results" / f"{name}.jsonl").read_text().splitlines()]
+
+
+def test_linked_files_exist() -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_digits() -> None:
+    accuracies = [100 * record["test"]["acc"] for record in records("digits")]
+    assert sorted(record["fit"][0]["seed"] for record in records("digits")) == [0, 1, 2, 3, 4]
+    half = t.ppf(0.975, 4) * stdev(accuracies) / 5**0.5
+    assert f"{mean(accuracies):.1f} % ± {half:.1f} (mean of 5 seeds" in README
+    header = (ROOT / "configs/quickstart.yaml").read_text()
+    assert f"{mean(accuracies):.1f} % +- {half:.1f} (5 seeds)" in header
+    assert mean(accuracies) >= 98
+
+
+def test_fashion_mnist() -> None:
+    (record,) = records("fashion_mnist")
+    low, high = (100 * bound for bound in record["test"]["acc_95"])
+    accuracy, minutes = 100 * record["test"]["acc"], record["fit"][0]["seconds"] / 60
+    assert f"{minutes:.1f} minutes on one CPU core | {accuracy:.1f} % ({low:.1f} to {high:.1f}, one seed)" in README
+    assert f"Expect {accuracy:.1f} % (one seed)" in (ROOT / "configs/data/fashion_mnist.yaml").read_text()
+    assert accuracy >= 90 and minutes < 15
+
+
+def test_train_step_against_timm() -> None:
+    for record in records("train_step_vs_timm"):
+        low, high = record["interval95"]
+        assert f"{record['ratio']:.3f} ({low:.3f} to {high:.3f}) in {record['precision']}" in README
+
+
+def test_no_record_names_a_local_path() -> None:
+    for path in (ROOT / "results").glob("*.jsonl"):
+        assert not re.search(r'"(/|\.\./|~)', path.read_text()), path.name
