@@ -184,3 +184,8 @@ def test_auto_goes_to_cuda_and_agrees_with_the_cpu(saved):
     assert next(on_gpu.net.parameters()).is_cuda
     for one, other in zip(on_gpu.predict(given), on_cpu.predict(given), strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-3)
+
+
+def test_both_files_may_be_read_by_whoever_may_read_the_other(saved):
+    folder, _ = saved
+    assert (folder / bundle.WEIGHTS).stat().st_mode == (folder / bundle.RECORD).stat().st_mode

@@ -106,7 +106,7 @@ def save(
     # own copies: safetensors refuses tensors that share memory, as tied weights do
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in net.state_dict().items()}
     architecture = spec(net)
-    write_part(weights, lambda part: safetensors.torch.save_file(tensors, part))
+    write_part(weights, lambda part: part.write_bytes(safetensors.torch.save(tensors)))  # save_file makes it private
     meta = {
         "format": 1,
         "weights_sha256": sha256(part_of(weights)),

@@ -19,6 +19,8 @@ from vit.files import write_atomically
 ENOUGH = 0.96
 """A test accuracy below this fails the demo."""
 MARK = ".demo"
+DIGIT = 1
+"""Place in the test split of the picture that is predicted and explained."""
 FILES = (
     ("metrics.csv, curves.png", "loss and accuracy over training"),
     ("confusion.png", "which digits are taken for which, on the test split"),
@@ -74,8 +76,8 @@ def _save_digit(path: Path) -> tuple[Path, str]:
     """A picture of the test split, and what it shows."""
     source = catalog.load("digits", None, "test")
     assert source is not None and isinstance(source.pictures, np.ndarray)
-    Image.fromarray(source.pictures[0][..., 0]).save(path)
-    return path, catalog.describe("digits", None).classes[source.labels[0]]
+    Image.fromarray(source.pictures[DIGIT][..., 0]).save(path)
+    return path, catalog.describe("digits", None).classes[source.labels[DIGIT]]
 
 
 def _summary(
