@@ -388,3 +388,14 @@ def test_wandb_follows_a_run_offline(tmp_path: Path, monkeypatch) -> None:
     assert b"torch.nn.Identity" not in logs[1].read_bytes()
     assert b"test/acc" in logs[1].read_bytes() and b"test/acc" not in logs[0].read_bytes()
     assert "save_dir: ." in (folder / "config.yaml").read_text()
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(folder: Path) -> None:
+    run.test(["--load", str(folder)])
+    content = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    content["vit"]["classes"] = ["other", *content["vit"]["classes"][1:]]
+    torch.save(content, folder / "checkpoints/last.ckpt")
+    before = (folder / "config.yaml").read_text()
+    with pytest.raises(ValueError, match="trained on classes"):
+        run.fit(["--resume", str(folder), "--trainer.max_epochs", "3"])
+    assert (folder / "config.yaml").read_text() == before and (folder / "test.json").is_file()

@@ -140,11 +140,18 @@ def _resume(folder: Path, args: list[str], run: str | None, command: str) -> Run
     with quiet():
         cli = VitCLI("fit", [f"--config={folder / CONFIG}", *args])
         cli.build(folder)
+        before = (folder / CONFIG).read_text(encoding="utf-8")
         if not cli.config.trainer.fast_dev_run:
-            (folder / "test.json").unlink(missing_ok=True)  # of the model as it was
             write_atomically(folder / CONFIG, lambda part: part.write_text(cli.saved_config()))
         last = folder / LAST  # a run stopped before its first checkpoint starts at its first step again
-        return _fit(cli, last if last.is_file() else None, command)
+        try:
+            done = _fit(cli, last if last.is_file() else None, command)
+        except ValueError:  # refused, by other classes for instance: the run stays as it was
+            write_atomically(folder / CONFIG, lambda part: part.write_text(before, encoding="utf-8"))
+            raise
+        if not cli.config.trainer.fast_dev_run:
+            (folder / "test.json").unlink(missing_ok=True)  # of the model as it was
+        return done
 
 
 def _fit(cli: VitCLI, checkpoint: Path | None, command: str) -> Run:
