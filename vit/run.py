@@ -20,7 +20,7 @@ from vit.commandline import record
 from vit.commandline.arguments import take, with_configs
 from vit.commandline.options import VitCLI
 from vit.commandline.overlays import resolve
-from vit.commandline.predictions import Predicted, check_format, write
+from vit.commandline.predictions import Predicted, check_format, top_k_of, write
 from vit.commandline.quiet import quiet
 from vit.commandline.runfolder import CONFIG, LAST, claimed, default_folder, resumable
 from vit.commandline.trained import Trained, open_trained
@@ -100,7 +100,7 @@ def predict(args: list[str]) -> list[Predicted]:
     path = None if out is None else check_format(out)
     with quiet():
         cli, trained = _evaluation("predict", args)
-        kept = _top_k(top_k, len(trained.classes))
+        kept = top_k_of(top_k, len(trained.classes))
         batches = cli.trainer.predict(cli.model, datamodule=cli.datamodule)
     files = cli.datamodule.picture_files
     predictions = []
@@ -247,11 +247,3 @@ def _check_classes(expected: tuple[str, ...], came: tuple[str, ...]) -> None:
     absent = [name for name in expected if name not in came]
     differing = f"the model does not know {unknown[0]!r}" if unknown else f"the data lacks {absent[0]!r}"
     raise ValueError(f"the data's {len(came)} classes are not the model's {len(expected)}: {differing}")
-
-
-def _top_k(given: str | None, classes: int) -> int:
-    if given is None:
-        return min(3, classes)
-    if not given.isdecimal() or not 1 <= int(given) <= classes:
-        raise ValueError(f"--top_k expects a number from 1 to {classes}, the model's classes; got {given!r}")
-    return int(given)

@@ -35,6 +35,19 @@ def check_format(out: str) -> Path:
     return Path(out)
 
 
+def top_k_of(given: str | None, classes: int) -> int:
+    """How many classes to list: as given, else 3.
+
+    Raises:
+        ValueError: not a number from 1 to ``classes``.
+    """
+    if given is None:
+        return min(3, classes)
+    if not given.isdecimal() or not 1 <= int(given) <= classes:
+        raise ValueError(f"--top_k expects a number from 1 to {classes}, the model's classes; got {given!r}")
+    return int(given)
+
+
 def write(path: Path, predictions: Sequence[Predicted]) -> None:
     """All predictions as a table or as JSON, by the file's ending."""
     if path.suffix == ".json":
