@@ -47,6 +47,25 @@ def test_validation_depends_on_the_seed_alone():
     assert torch.equal(a, b) and not torch.equal(b, c)
 
 
+def test_a_subset_is_trained_on_and_nothing_else_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    original = source.Preprocessing.pixels
+    monkeypatch.setattr(source.Preprocessing, "pixels", lambda self, p: asked.append(p) or original(self, p))
+    root = str(coloured(tmp_path))
+    small, large = (Images(root=root, img_size=8, train_size=size) for size in (6, 0.5))
+    batch = flattened(small.train_dataloader())
+    assert sorted(batch.index.tolist()) == small.train_samples.tolist() and small.num_train == 6
+    assert small.class_counts.tolist() == [2, 2, 2]
+    assert len(asked) == len({*asked}) == 6 + len(flattened(small.val_dataloader()).index)
+    by_label = [batch.images[batch.labels == label].mean(dim=(0, 2, 3)).argmax().item() for label in (0, 1, 2)]
+    assert [small.classes[label] for label in (0, 1, 2)] == ["b", "g", "r"] and by_label == [2, 1, 0]
+    assert large.num_train == 10 and {*small.train_samples} < {*large.train_samples}
+    whole = flattened(Images(root=root, img_size=8).val_dataloader())
+    assert torch.equal(flattened(large.val_dataloader()).index, whole.index)
+    with pytest.raises(ValueError, match="train_size 100 is more than the 21 pictures"):
+        Images(root=root, img_size=8, train_size=100).setup("fit")
+
+
 def test_fit_never_touches_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked = []
     original = source.Preprocessing.pixels

@@ -15,7 +15,7 @@ from vit.data.folder import expand, shown
 from vit.data.images import Preprocessing
 from vit.data.order import Loader, Plan, Position
 from vit.data.source import Augmentation, Batch, Batches, Level, Source, fitted
-from vit.data.subset import carve
+from vit.data.subset import carve, subset
 
 
 class Part(NamedTuple):
@@ -41,7 +41,9 @@ class Images(L.LightningDataModule):
         batch_size: Pictures per step and device. The last batch of an epoch may be smaller.
         augment: How strongly training pictures are varied.
         val_fraction: Share of train that is held out for validation where the set has no split of its own.
-        seed: Of the validation split, the order and the augmentation.
+        train_size: How many pictures to train on, or which share (0.1) of those there are without validation. Every
+            class keeps its share, and with the same seed the smaller set lies inside the larger. Default: all.
+        seed: Of the validation split, the subset, the order and the augmentation.
         num_workers: Processes that prepare batches; 0 is right for small pictures, which are kept in memory.
         pictures: What to predict: files, folders or patterns.
     """
@@ -55,6 +57,7 @@ class Images(L.LightningDataModule):
         batch_size: int = 128,
         augment: Level = "medium",
         val_fraction: float = 0.1,
+        train_size: int | float | None = None,
         seed: int = 0,
         num_workers: int = 0,
         pictures: list[str] | None = None,
@@ -71,6 +74,7 @@ class Images(L.LightningDataModule):
         self.batch_size = batch_size
         self.augment: Level = augment
         self.val_fraction = val_fraction
+        self.train_size = train_size
         self.seed = seed
         self.num_workers = num_workers
         self.pictures = pictures or []
@@ -92,7 +96,12 @@ class Images(L.LightningDataModule):
     @property
     def num_train(self) -> int:
         """Samples trained on, without those of validation."""
-        return len(self._fit[0].samples)
+        return len(self.train_samples)
+
+    @property
+    def train_samples(self) -> np.ndarray:
+        """Positions, in the train split, of the samples trained on; ascending."""
+        return self._fit[0].samples
 
     @property
     def class_counts(self) -> Tensor:
@@ -144,24 +153,27 @@ class Images(L.LightningDataModule):
     @cached_property
     def _fit(self) -> tuple[Part, Part]:
         """Train and validation."""
-        train = self._read("train")
+        source = self._load("train")
         if (own := catalog.load(self.dataset, self.root, "val")) is not None:
-            return _whole(train), _whole(fitted(own, self.preprocessing))
-        kept, held = carve(train.labels, self.val_fraction, self.seed)
+            kept = subset(source.labels, np.arange(len(source)), self.train_size, self.seed)
+            return Part(fitted(source, self.preprocessing, kept), kept), _whole(fitted(own, self.preprocessing))
+        kept, held = carve(source.labels, self.val_fraction, self.seed)
         if not len(held):
             raise ValueError(
                 f"nothing to validate on: every class has a single picture (classes: {shown(self.classes)})"
             )
-        return Part(train, kept), Part(train, held)
+        kept = subset(source.labels, kept, self.train_size, self.seed)
+        source = fitted(source, self.preprocessing, np.concatenate((kept, held)))
+        return Part(source, kept), Part(source, held)
 
     @cached_property
     def _test(self) -> Part:
-        return _whole(self._read("test"))
+        return _whole(fitted(self._load("test"), self.preprocessing))
 
-    def _read(self, split: catalog.Split) -> Source:
+    def _load(self, split: catalog.Split) -> Source:
         source = catalog.load(self.dataset, self.root, split)
         assert source is not None, f"every set has a {split} split"
-        return fitted(source, self.preprocessing)
+        return source
 
     def _augmentation(self) -> Augmentation | None:
         if self.augment == "none":

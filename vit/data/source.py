@@ -41,8 +41,13 @@ class Source:
         return len(self.labels)
 
 
-def fitted(source: Source, preprocessing: Preprocessing) -> Source:
+def fitted(source: Source, preprocessing: Preprocessing, samples: np.ndarray | None = None) -> Source:
     """The source with its pictures decoded to their final size, unless that takes more than `HELD_BYTES`.
+
+    Args:
+        source: One split.
+        preprocessing: Decides the size.
+        samples: Positions that will be asked for, None for all; the others are left undefined, and cost nothing.
 
     Raises:
         ValueError: a file cannot be read; the message names it.
@@ -50,11 +55,13 @@ def fitted(source: Source, preprocessing: Preprocessing) -> Source:
     shape = (len(source), *preprocessing.img_size, preprocessing.channels)
     if isinstance(source.pictures, np.ndarray) and source.pictures.shape == shape:
         return source
-    if np.prod(shape, dtype=np.int64) > HELD_BYTES:
+    samples = np.arange(len(source)) if samples is None else samples
+    if np.prod((len(samples), *shape[1:]), dtype=np.int64) > HELD_BYTES:
         return source
-    pictures = np.empty(shape, dtype=np.uint8)
+    pictures = np.empty(shape, dtype=np.uint8)  # memory that is never touched is never taken
+    wanted = (source.pictures[position] for position in samples.tolist())
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and resizes without holding the interpreter lock
-        for position, pixels in enumerate(pool.map(preprocessing.pixels, source.pictures)):
+        for position, pixels in zip(samples, pool.map(preprocessing.pixels, wanted), strict=True):
             pictures[position] = pixels
     return Source(pictures, source.labels)
 
