@@ -59,6 +59,7 @@ def test_a_subset_is_trained_on_and_nothing_else_is_decoded(tmp_path: Path, monk
     assert len(asked) == len({*asked}) == 6 + len(flattened(small.val_dataloader()).index)
     by_label = [batch.images[batch.labels == label].mean(dim=(0, 2, 3)).argmax().item() for label in (0, 1, 2)]
     assert [small.classes[label] for label in (0, 1, 2)] == ["b", "g", "r"] and by_label == [2, 1, 0]
+    assert sorted(large.nested_order[:6]) == small.train_samples.tolist() and len(large.nested_order) == 21
     assert large.num_train == 10 and {*small.train_samples} < {*large.train_samples}
     whole = flattened(Images(root=root, img_size=8).val_dataloader())
     assert torch.equal(flattened(large.val_dataloader()).index, whole.index)

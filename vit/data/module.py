@@ -15,7 +15,7 @@ from vit.data.folder import expand, shown
 from vit.data.images import Preprocessing
 from vit.data.order import Loader, Plan, Position
 from vit.data.source import Augmentation, Batch, Batches, Level, Source, fitted
-from vit.data.subset import carve, subset
+from vit.data.subset import carve, first, nested
 
 
 class Part(NamedTuple):
@@ -103,6 +103,12 @@ class Images(L.LightningDataModule):
         """Positions, in the train split, of the samples trained on; ascending."""
         return self._fit[0].samples
 
+    @cached_property
+    def nested_order(self) -> np.ndarray:
+        """All positions that could be trained on, in an order whose first n are the subset of `train_size` n."""
+        source, kept, _ = self._split
+        return kept[nested(source.labels[kept], self.seed)]
+
     @property
     def class_counts(self) -> Tensor:
         """Training samples of each class (k,)."""
@@ -151,20 +157,27 @@ class Images(L.LightningDataModule):
         return self._in_order(_whole(Source(files, np.full(len(files), -1))))
 
     @cached_property
-    def _fit(self) -> tuple[Part, Part]:
-        """Train and validation."""
+    def _split(self) -> tuple[Source, np.ndarray, np.ndarray]:
+        """Train as it came, the positions to train on, and those held out: none where validation pictures came too."""
         source = self._load("train")
-        if (own := catalog.load(self.dataset, self.root, "val")) is not None:
-            kept = subset(source.labels, np.arange(len(source)), self.train_size, self.seed)
-            return Part(fitted(source, self.preprocessing, kept), kept), _whole(fitted(own, self.preprocessing))
+        if catalog.load(self.dataset, self.root, "val") is not None:
+            return source, np.arange(len(source)), np.arange(0)
         kept, held = carve(source.labels, self.val_fraction, self.seed)
         if not len(held):
             raise ValueError(
                 f"nothing to validate on: every class has a single picture (classes: {shown(self.classes)})"
             )
-        kept = subset(source.labels, kept, self.train_size, self.seed)
+        return source, kept, held
+
+    @cached_property
+    def _fit(self) -> tuple[Part, Part]:
+        """Train and validation."""
+        source, kept, held = self._split
+        if self.train_size is not None:
+            kept = first(self.nested_order, self.train_size, len(np.unique(source.labels[kept])))
         source = fitted(source, self.preprocessing, np.concatenate((kept, held)))
-        return Part(source, kept), Part(source, held)
+        own = catalog.load(self.dataset, self.root, "val")
+        return Part(source, kept), Part(source, held) if own is None else _whole(fitted(own, self.preprocessing))
 
     @cached_property
     def _test(self) -> Part:

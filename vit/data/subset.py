@@ -33,24 +33,19 @@ def nested(labels: np.ndarray, seed: int) -> np.ndarray:
     return np.lexsort((rng.permutation(len(labels)), progress))
 
 
-def subset(labels: np.ndarray, kept: np.ndarray, size: int | float | None, seed: int) -> np.ndarray:
-    """Those of the positions ``kept`` that a training set of ``size`` takes, ascending: a count, a share, or all (None).
-
-    Nested and stratified, see `nested`.
+def first(order: np.ndarray, size: int | float, classes: int) -> np.ndarray:
+    """Of a `nested` order, what a training set of ``size`` takes, ascending: a count, or a share of all (0.1).
 
     Raises:
-        ValueError: not a count or a share, more than there are, or too few for every class to take part.
+        ValueError: not a count or a share, more than there are, or too few for each of the ``classes`` to take part.
     """
-    if size is None:
-        return kept
     if isinstance(size, bool) or size <= 0 or (isinstance(size, float) and size > 1):
         raise ValueError(f"train_size is a number of pictures or a share of at most 1.0, got {size}")
-    count = round(size * len(kept)) if isinstance(size, float) else size
-    classes = len(np.unique(labels[kept]))
-    if count > len(kept):
-        raise ValueError(f"train_size {size} is more than the {len(kept)} pictures there are to train on")
+    count = round(size * len(order)) if isinstance(size, float) else size
+    if count > len(order):
+        raise ValueError(f"train_size {size} is more than the {len(order)} pictures there are to train on")
     if count < classes:
         raise ValueError(
             f"train_size {size} is {count} pictures: expected at least one of each of the {classes} classes"
         )
-    return np.sort(kept[nested(labels[kept], seed)[:count]])
+    return np.sort(order[:count])
