@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from tests.attention.members import Member, over
 from tests.helpers import GRIDS, PREFIXES, B, H, N, influence, random, redrawn, row, untyped
-from vit.layers import Block, Identity, LayerNorm, Mlp, PostNormBlock, SelfAttention, SwiGLU
+from vit.layers import Block, ConformerBlock, ConvModule, Identity, LayerNorm, Mlp, PostNormBlock, SelfAttention, SwiGLU
 from vit.tokens import Grid, Layout
 
 C = 15
@@ -47,6 +47,36 @@ def test_post_norm_equation(mlp: type, norm: type, layer_scale: float | None) ->
     assert_close(block(x, row()), expected)
 
 
+@pytest.mark.parametrize("layer_scale", [None, 0.1])
+@pytest.mark.parametrize("norm", [LayerNorm, nn.RMSNorm])
+@pytest.mark.parametrize("mlp", [Mlp, SwiGLU])
+def test_conformer_equation(mlp: type, norm: type, layer_scale: float | None) -> None:
+    grid = Grid(2, 3, prefix=("cls",))
+    block = redrawn(ConformerBlock(C, grid, mlp=mlp, norm=norm, layer_scale=layer_scale))
+    x = out = random(B, N, C)
+    out = out + factors(block.residual1) * block.mlp1(normed(block.norm1, out)) / 2
+    out = out + factors(block.residual2) * block.mixer(normed(block.norm2, out), Layout(grid))
+    out = out + factors(block.residual3) * block.conv(normed(block.norm3, out), Layout(grid))
+    out = out + factors(block.residual4) * block.mlp2(normed(block.norm4, out)) / 2
+    assert_close(block(x, Layout(grid)), normed(block.norm, out))
+
+
+@pytest.mark.parametrize("reach", [1, 2])
+@pytest.mark.parametrize("prefix", PREFIXES, ids=len)
+@pytest.mark.parametrize("size", [(5, 13), (4, 4), (7, 3)], ids=str)
+def test_convolution_alone_reaches_half_a_kernel(size: tuple[int, int], prefix: tuple[str, ...], reach: int) -> None:
+    """Without attention patches see their neighbourhood, and prefix tokens themselves."""
+    grid, front = Grid(*size, prefix=prefix), len(prefix)
+    conv = partial(ConvModule, kernel_size=2 * reach + 1)
+    block = redrawn(ConformerBlock(3, grid, mixer=Identity, conv=conv))
+    sees = influence(lambda x: block(x, Layout(grid)), random(1, grid.tokens, 3))[0, :, 0] > 0
+    where = Layout(grid).coordinates(torch.device("cpu"))[0]
+    near = (where[:, None] - where).abs().amax(-1) <= reach
+    assert_close(sees[front:, front:], near)
+    assert_close(sees[:front, :front], torch.eye(front, dtype=torch.bool))
+    assert not sees[front:, :front].any() and not sees[:front, front:].any()
+
+
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_identity_mixer_leaves_tokens_alone(kind: type[nn.Module]) -> None:
     """Attention is the only way from one token to another: without it the Jacobian between tokens is zero."""
@@ -58,7 +88,7 @@ def test_identity_mixer_leaves_tokens_alone(kind: type[nn.Module]) -> None:
 
 
 @over()
-@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize("kind", [*BLOCKS, ConformerBlock])
 def test_attention_reaches_every_token_of_its_sample_at_once(kind: type[nn.Module], member: Member) -> None:
     mixer = partial(SelfAttention, mechanism=member.factory)
     block = redrawn(kind(C, Grid(1, N), mixer=mixer))
@@ -68,7 +98,7 @@ def test_attention_reaches_every_token_of_its_sample_at_once(kind: type[nn.Modul
     assert sees[0, :, 1].count_nonzero() == sees[1, :, 0].count_nonzero() == 0
 
 
-@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize("kind", [*BLOCKS, ConformerBlock])
 @pytest.mark.parametrize("prefix", PREFIXES, ids=len)
 @pytest.mark.parametrize("size", GRIDS, ids=str)
 def test_keeps_shape_and_reaches_every_parameter(kind: type, size: tuple[int, int], prefix: tuple[str, ...]) -> None:
@@ -80,22 +110,23 @@ def test_keeps_shape_and_reaches_every_parameter(kind: type, size: tuple[int, in
     assert all(p.grad.isfinite().all() and p.grad.count_nonzero() for p in block.parameters())
 
 
-@pytest.mark.parametrize("kind", BLOCKS)
-def test_drop_path_falls_on_both_branches_apart(kind: type[nn.Module]) -> None:
+@pytest.mark.parametrize(("kind", "branches"), [(Block, 2), (PostNormBlock, 2), (ConformerBlock, 4)])
+def test_drop_path_falls_on_all_branches_apart(kind: type[nn.Module], branches: int) -> None:
     block = kind(C, Grid(1, N), 0.5, norm=lambda dim: nn.Identity())
-    dropped: list[list[bool]] = [[], []]
-    for seen, residual in zip(dropped, (block.residual1, block.residual2), strict=True):
+    dropped: list[list[bool]] = [[] for _ in range(branches)]
+    for number, seen in enumerate(dropped, start=1):
+        residual = block.get_submodule(f"residual{number}")
         residual.drop_path.register_forward_hook(lambda _, __, out, seen=seen: seen.extend((out == 0).all(-1).all(-1)))
     block(torch.randn(64, N, C), row())
-    first, second = torch.tensor(dropped)
-    assert 16 < first.sum() < 48
-    assert 16 < second.sum() < 48
-    assert (first != second).any()
+    for one in range(branches):
+        assert 16 < sum(dropped[one]) < 48
+        assert all(dropped[one] != dropped[other] for other in range(one))
 
 
-def test_compiles_without_graph_breaks() -> None:
+@pytest.mark.parametrize("kind", [Block, ConformerBlock])
+def test_compiles_without_graph_breaks(kind: type[nn.Module]) -> None:
     mixer = partial(SelfAttention, num_heads=H, qk_norm=LayerNorm)
-    block, x = redrawn(Block(C, Grid(1, N), mixer=mixer, layer_scale=0.1)), random(B, N, C)
+    block, x = redrawn(kind(C, Grid(1, N), mixer=mixer, layer_scale=0.1)), random(B, N, C)
     compiled = torch.compile(block, fullgraph=True, backend="eager")
     with untyped():
         assert_close(compiled(x, row()), block(x, row()))

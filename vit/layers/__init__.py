@@ -1,7 +1,8 @@
 """Parts: images to tokens, tokens to tokens, tokens to vectors and logits."""
 
 from vit.layers.attend import CrossAttention, MixerFactory, SelfAttention
-from vit.layers.block import Block, BlockFactory, PostNormBlock
+from vit.layers.block import Block, BlockFactory, ConformerBlock, PostNormBlock
+from vit.layers.conv import ConvModule
 from vit.layers.encoder import Encoder
 from vit.layers.heads import DistilledHead, Head, HeadFactory
 from vit.layers.mixers import Identity
@@ -34,6 +35,8 @@ __all__ = [
     "Block",
     "BlockFactory",
     "ClassToken",
+    "ConformerBlock",
+    "ConvModule",
     "ConvStem",
     "CrossAttention",
     "DistilledHead",

@@ -33,6 +33,7 @@ class CNN(nn.Module):
         name: of a convolutional net in timm: resnet18, resnet50, convnext_tiny, ...
         drop: dropout before the classifier.
         drop_path: stochastic depth rate of the last block, where the net has it.
+        width: channels over the published ones, stem included, rounded to even numbers; ResNets and ConvNeXts only.
 
     Raises:
         ValueError: timm has no such net, it is no convolutional one, or it lacks an option that is set.
@@ -46,12 +47,13 @@ class CNN(nn.Module):
         name: str = "resnet18",
         drop: float = 0.0,
         drop_path: float = 0.0,
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         self.in_chans, self.num_classes, self.name = in_chans, num_classes, name
         self.small_stem = max(pair(img_size)) <= SMALL
         stem = stem_of(name)
-        self.net = _timm_net(name, in_chans, num_classes, drop, drop_path)
+        self.net = _timm_net(name, in_chans, num_classes, drop, drop_path, width)
         if self.small_stem:
             _shrink_stem(self.net, stem)
         self.to(memory_format=torch.channels_last)
@@ -99,14 +101,57 @@ def stem_of(name: str) -> str:
     return config.first_conv
 
 
-def _timm_net(name: str, in_chans: int, num_classes: int, drop: float, drop_path: float) -> nn.Module:
+def _timm_net(name: str, in_chans: int, num_classes: int, drop: float, drop_path: float, width: float) -> nn.Module:
     import timm
 
-    rate = drop_path or None  # timm leaves out what is None, and not every net knows the option
+    options = {"in_chans": in_chans, "num_classes": num_classes, "drop_rate": drop}
+    options["drop_path_rate"] = drop_path or None  # timm leaves out what is None, and not every net knows the option
     try:
-        return timm.create_model(name, in_chans=in_chans, num_classes=num_classes, drop_rate=drop, drop_path_rate=rate)
+        if width == 1:
+            return timm.create_model(name, **options)
+        channels = _channels(name, width)
+        net = timm.create_model(name, **options, **channels)
     except TypeError as error:
         raise ValueError(f"timm cannot build {name!r}: {error}") from error
+    if "stem_type" in channels:
+        _single_stem(net, in_chans)
+    return net
+
+
+def _channels(name: str, width: float) -> dict[str, Any]:
+    """timm's options for ``width`` times the published channels."""
+    import timm
+
+    if width <= 0:
+        raise ValueError(f"width must be above 0, got {width}")
+    family = timm.model_entrypoint(name.partition(".")[0]).__module__
+    if family not in ("timm.models.resnet", "timm.models.convnext"):
+        raise ValueError(f"only ResNets and ConvNeXts have a width: expected 1 for {name}, got {width}")
+    with torch.device("meta"):  # only its shapes are read
+        published: Any = timm.create_model(name)
+    counts = [stage["num_chs"] for stage in published.feature_info]
+    if family == "timm.models.convnext":
+        return {"dims": tuple(_scaled(count, width) for count in counts)}
+    block, (stem, *stages) = published.layer1[0], counts
+    channels = tuple(_scaled(count // block.expansion, width) for count in stages)
+    group = block.conv2.out_channels // block.conv2.groups
+    if channels[0] * group < stages[0] // block.expansion:
+        raise ValueError(f"{name} has groups of {group} channels, which leave none at width {width}")
+    stem_width = _scaled(stem, width) // 2
+    if isinstance(published.conv1, nn.Sequential):
+        return {"channels": channels, "stem_width": max(stem_width, 4)}  # tiered stems begin with 3 x (stem_width // 4)
+    # timm fixes a single convolution's channels, so a deep stem keeps its place until `_single_stem`
+    return {"channels": channels, "stem_width": stem_width, "stem_type": "deep"}
+
+
+def _scaled(channels: int, width: float) -> int:
+    return 2 * max(round(channels * width / 2), 1)
+
+
+def _single_stem(net: Any, in_chans: int) -> None:
+    """A ResNet's deep stem becomes the single convolution of He et al. 2016, table 1."""
+    net.conv1 = nn.Conv2d(in_chans, net.conv1[-1].out_channels, 7, stride=2, padding=3, bias=False)
+    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
 
 
 def _shrink_stem(net: nn.Module, path: str) -> None:

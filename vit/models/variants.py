@@ -18,6 +18,7 @@ class Variant(NamedTuple):
 
 
 VARIANTS = {
+    "pico": Variant(48, 4, 2, "ours, for studies on a CPU"),
     "nano": Variant(96, 6, 3, "ours, for 8x8 to 32x32 images on a CPU"),
     "lite": Variant(256, 7, 4, "ViT-Lite-7, Hassani et al. 2021, table 1"),
     "tiny": Variant(192, 12, 3, "Touvron et al. 2021, table 1"),
