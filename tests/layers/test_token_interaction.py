@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 from torch.testing import assert_close
 
 from tests.attention.members import Member, over
@@ -14,6 +14,8 @@ from vit.attention import MechanismFactory, Softmax
 from vit.layers import (
     Block,
     ClassToken,
+    ConformerBlock,
+    ConvModule,
     Encoder,
     Head,
     Identity,
@@ -64,11 +66,21 @@ def test_logits_depend_on_the_order_of_patches_with_positions(options: dict[str,
     assert (net(shuffled_patches(images)) - net(images)).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("mixer", [Identity, SelfAttention])
+def test_logits_depend_on_the_order_of_patches_with_convolutions(mixer: type) -> None:
+    """Convolution knows where patches are: a hybrid needs no positions."""
+    block = partial(ConformerBlock, mixer=mixer)
+    backbone = partial(Backbone, patch_size=(2, 3), embed_dim=12, depth=2, block=block, pos_embed=NoPositions)
+    net, images = redrawn(ViT((6, 15), 3, 7, backbone, partial(Head, pool=MeanPool))), random(B, 3, 6, 15)
+    assert (net(shuffled_patches(images)) - net(images)).abs().max() > 1e-3
+
+
 @over(keys=True)
+@pytest.mark.parametrize("kind", [Block, ConformerBlock])
 @pytest.mark.parametrize("pool", [MeanPool, MaxPool, SeqPool, MapPool])
-def test_a_padded_batch_gives_the_features_of_each_sample_alone(pool: type[nn.Module], member: Member) -> None:
+def test_a_padded_batch_gives_the_features_of_each_sample_alone(pool: type, kind: type, member: Member) -> None:
     lengths, mixer = (5, 8, 3), partial(SelfAttention, mechanism=member.factory)
-    encoder = redrawn(Encoder(12, Grid(1, 8), [(partial(Block, mixer=mixer), 3)]))
+    encoder = redrawn(Encoder(12, Grid(1, 8), [(partial(kind, mixer=mixer), 3)]))
     head, x = redrawn(pool(12, Grid(1, 8))), random(3, 8, 12)
     keys = torch.arange(8) < torch.tensor(lengths)[:, None]
     padded = Layout(Grid(1, 8), Mask(keys=keys))
@@ -87,6 +99,16 @@ def test_depth_does_not_open_a_way_that_the_mask_closes() -> None:
     near = (torch.arange(5)[:, None] - torch.arange(5)).abs() <= 1
     banded = influence(lambda x: encoder(x, Layout(Grid(1, 5), Mask(pairs=near[None]))), x)[0, :, 0]
     assert_close(banded > 0, (torch.arange(5)[:, None] - torch.arange(5)).abs() <= 2)
+
+
+def test_convolutions_carry_a_patch_one_step_a_block_and_attention_everywhere() -> None:
+    near = (torch.arange(11)[:, None] - torch.arange(11)).abs()
+    for kind, options in ((Block, {"mixer": ConvModule}), (ConformerBlock, {"mixer": Identity})):
+        local = partial(kind, **options)
+        for blocks, expected in (([(local, 2)], near <= 2), ([(local, 2), (Block, 1)], near < 11)):
+            encoder = redrawn(Encoder(3, Grid(1, 11), blocks))
+            sees = influence(lambda x, encoder=encoder: encoder(x, Layout(Grid(1, 11))), random(1, 11, 3))[0, :, 0]
+            assert_close(sees > 0, expected)
 
 
 def test_a_stack_of_identity_mixers_keeps_tokens_apart() -> None:

@@ -1,3 +1,4 @@
+import json
 from functools import partial
 
 import pytest
@@ -6,9 +7,20 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from tests.helpers import redrawn
-from vit.layers import Block, NoPositions, PostNormBlock, default_patch_size
+from vit.layers import (
+    Block,
+    ConformerBlock,
+    ConvModule,
+    ConvStem,
+    Mlp,
+    NoPositions,
+    PostNormBlock,
+    SelfAttention,
+    default_patch_size,
+)
 from vit.models import Backbone
 from vit.models.backbone import parameters_without_decay
+from vit.spec import build, spec
 
 REGISTERS = ("cls", "reg", "reg", "reg", "reg")
 
@@ -133,3 +145,53 @@ def test_small_nets_start_with_a_signal_in_every_projection() -> None:
     """qkv is drawn as three matrices: drawn as one, its wide fan-out would shrink queries, keys and values."""
     qkv = Backbone(8, 3, 4, embed_dim=192, depth=1, pos_embed=NoPositions).encoder.blocks[0].mixer.qkv.weight
     assert_close(qkv.std(), torch.tensor(192**-0.5), rtol=0.02, atol=0)
+
+
+def hybrid() -> Backbone:
+    """Two blocks of convolution, then a Conformer block that has every option."""
+    mixer, conv = partial(SelfAttention, num_heads=2), partial(ConvModule, kernel_size=(3, 5), drop=0.1)
+    block = partial(ConformerBlock, mixer=mixer, mlp=partial(Mlp, mlp_ratio=0.5), conv=conv, layer_scale=0.1)
+    early = [(partial(Block, mixer=ConvModule), 2)]
+    options = {"prefix": REGISTERS, "pos_embed": NoPositions, "patch_embed": ConvStem, "patch_drop": 0.5}
+    return Backbone((12, 20), 3, 4, embed_dim=24, depth=3, block=block, early=early, drop_path=0.2, **options)
+
+
+def test_a_hybrid_is_a_backbone_with_other_blocks() -> None:
+    backbone = hybrid().eval()
+    kinds = [type(block.mixer) for block in backbone.encoder.blocks]
+    assert kinds == [ConvModule, ConvModule, SelfAttention]
+    assert backbone.encoder.blocks[2].conv.depthwise.kernel_size == (3, 5)
+    assert backbone.encoder.blocks[2].residual3.drop_path.rate == pytest.approx(0.2)
+    for height, width, tokens in ((12, 20, 20), (28, 8, 19)):
+        assert backbone(torch.randn(2, 3, height, width))[0].shape == (2, tokens, 24)
+
+
+def test_a_hybrid_refuses_dropped_patches() -> None:
+    with pytest.raises(ValueError, match=r"^a convolution needs every patch of the grid in order, got .* 8 of 15$"):
+        hybrid().train()(torch.randn(2, 3, 12, 20))
+
+
+def test_a_hybrid_comes_back_from_its_spec_as_json() -> None:
+    backbone, images = hybrid().eval(), torch.randn(2, 3, 12, 20)
+    again = build(json.loads(json.dumps(spec(backbone)))).eval()
+    again.load_state_dict(backbone.state_dict())
+    assert_close(again(images)[0], backbone(images)[0], rtol=0, atol=0)
+    assert str(again) == str(backbone)
+
+
+def test_weight_decay_falls_on_a_hybrids_matrices_and_kernels() -> None:
+    block = hybrid().encoder.blocks[2]
+    decayed = {name for name, _ in block.named_parameters()} - parameters_without_decay(block)
+    matrices = ("mlp1.fc1", "mlp1.fc2", "mixer.qkv", "mixer.proj", "mlp2.fc1", "mlp2.fc2")
+    assert decayed == {
+        *(f"{matrix}.weight" for matrix in matrices),
+        *(f"conv.{part}.weight" for part in ("pointwise1", "depthwise", "pointwise2")),
+    }
+
+
+def test_a_hybrid_starts_with_a_signal_in_every_branch() -> None:
+    """Xavier in the pointwise maps, and a depthwise kernel counts its own 9 weights, not those of all channels."""
+    conv = Backbone(8, 3, 4, embed_dim=192, depth=1, block=ConformerBlock).encoder.blocks[0].conv
+    assert_close(conv.pointwise1.weight.std(), torch.tensor((2 / (3 * 192)) ** 0.5), rtol=0.02, atol=0)
+    assert_close(conv.depthwise.weight.std(), torch.tensor((2 / 9) ** 0.5), rtol=0.1, atol=0)
+    assert conv.depthwise.bias.count_nonzero() == 0

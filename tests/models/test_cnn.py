@@ -4,6 +4,8 @@ from torch import nn
 
 from vit.models import CNN
 
+LAYERS = ["layer1", "layer2", "layer3", "layer4"]
+
 
 @pytest.mark.parametrize(
     ("name", "stem"),
@@ -43,6 +45,56 @@ def test_stochastic_depth_reaches_the_last_block() -> None:
     assert CNN(32, 3, 10, drop_path=0.3).net.layer4[-1].drop_path.drop_prob == pytest.approx(0.3)
 
 
+def parameters(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "stem", "stages"),
+    [
+        ("resnet18", 0.125, 8, [8, 16, 32, 64]),
+        ("resnet18", 0.1, 6, [6, 12, 26, 52]),
+        ("resnet18", 0.001, 2, [2, 2, 2, 2]),
+        ("resnet26", 0.25, 16, [64, 128, 256, 512]),
+        ("resnet10t", 0.25, 16, [16, 32, 64, 128]),
+        ("seresnext26d_32x4d", 0.25, 16, [64, 128, 256, 512]),
+        ("convnext_atto", 0.25, 10, [10, 20, 40, 80]),
+        ("resnet10t", 1.5, 96, [96, 192, 384, 768]),
+    ],
+)
+@pytest.mark.parametrize("img_size", [32, 96])
+def test_width_multiplies_the_channels(name: str, width: float, stem: int, stages: list[int], img_size: int) -> None:
+    net, seen = CNN(img_size, 3, 7, name, width=width), []
+    convnext = "convnext" in name
+    parts = ["stem", "stages.0", "stages.1", "stages.2", "stages.3"] if convnext else ["conv1", *LAYERS]
+    for part in map(net.net.get_submodule, parts):
+        part.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[1]))
+    assert net.eval()(torch.randn(2, 3, img_size, img_size)).shape == (2, 7)
+    assert seen == [stem, *stages]
+
+
+def test_a_narrow_net_is_the_published_one_scaled() -> None:
+    """Same layers, shortcuts and strides; only channels differ."""
+    for name in ("resnet18", "resnet26"):
+        narrow, wide = CNN(96, 3, 10, name, width=0.25), CNN(96, 3, 10, name)
+        assert narrow.state_dict().keys() == wide.state_dict().keys()
+        for part, other in zip(narrow.modules(), wide.modules(), strict=True):
+            assert type(part) is type(other)
+            if isinstance(part, nn.Conv2d):
+                expected = (other.kernel_size, other.stride, other.padding, other.groups, other.bias)
+                assert (part.kernel_size, part.stride, part.padding, part.groups, part.bias) == expected
+                assert part.out_channels == other.out_channels / 4
+    assert parameters(CNN(32, 3, 10, width=0.125)) == 176_402  # 11,173,962 / 64 = 174,593 and what grows linearly
+
+
+def test_width_one_changes_nothing() -> None:
+    torch.manual_seed(0)
+    plain = CNN(32, 3, 10, "resnet10t").state_dict()
+    torch.manual_seed(0)
+    one = CNN(32, 3, 10, "resnet10t", width=1).state_dict()
+    assert plain.keys() == one.keys() and all(torch.equal(one[name], plain[name]) for name in one)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -51,6 +103,10 @@ def test_stochastic_depth_reaches_the_last_block() -> None:
         ("vit_tiny_patch16_224", {}, "vit_tiny_patch16_224 is no convolutional net: .* use vit.models.ViT"),
         ("coatnet_0_rw_224", {}, "coatnet_0_rw_224 is no convolutional net"),
         ("vgg11", {"drop_path": 0.1}, "timm cannot build 'vgg11': .* 'drop_path_rate'"),
+        ("vgg11", {"width": 0.5}, "only ResNets and ConvNeXts have a width: expected 1 for vgg11, got 0.5$"),
+        ("resnet18", {"width": 0.0}, "width must be above 0, got 0.0$"),
+        ("resnet18", {"width": -1.0}, "width must be above 0, got -1.0$"),
+        ("resnext50_32x4d", {"width": 0.1}, "resnext50_32x4d has groups of 4 channels, which leave none at width 0.1$"),
     ],
 )
 def test_bad_names_and_options_are_told(name: str, options: dict[str, float], message: str) -> None:
