@@ -36,7 +36,7 @@ def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
 
 
 def t_quantile(freedom: int, confidence: float = 0.95) -> float:
-    """How many standard errors a two-sided interval reaches each way, with so many degrees of freedom.  Student 1908."""
+    """How many standard errors a two-sided interval reaches each way, by degrees of freedom.  Student 1908."""
     from scipy.special import stdtrit  # a third of a second
 
     return float(stdtrit(freedom, (1 + confidence) / 2))
