@@ -29,6 +29,9 @@ DATA = {
     "fashion_mnist": (10, 1, 28),
     "cifar10": (10, 3, 32),
     "cifar100": (100, 3, 32),
+    "scenes_texture": (4, 3, 32),
+    "scenes_shape": (4, 3, 32),
+    "scenes_relation": (4, 3, 32),
 }
 SHALLOW = {  # two blocks say what twelve would
     "model/vit_base": ("--model.net.backbone.depth=2",),

@@ -13,6 +13,7 @@ import numpy as np
 
 from vit.data.folder import scan
 from vit.data.images import Preprocessing
+from vit.data.scenes import CLASSES, SIDE, VERSION, Scenes, Task
 from vit.data.source import Source
 from vit.data.subset import carve
 
@@ -20,6 +21,8 @@ Size = tuple[int, int]
 Split = Literal["train", "val", "test"]
 DOWNLOADS = "data"  # where torchvision's sets go and are looked for unless a root is given
 DIGITS_TEST_FRACTION, DIGITS_TEST_SEED = 0.2, 0
+SCENES: dict[str, Task] = {"scenes_texture": "texture", "scenes_shape": "shape", "scenes_relation": "relation"}
+STREAMS: dict[Split, tuple[int, int]] = {"train": (1, 1_000_000), "val": (2, 5_000), "test": (3, 10_000)}  # seed, count
 
 FASHION = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
 CIFAR10 = "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck"
@@ -71,6 +74,7 @@ ENTRIES = {
     "fashion_mnist": Entry(FASHION, 28, (0.2860,), (0.3530,), "FashionMNIST/raw"),
     "cifar10": Entry(CIFAR10, 32, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), "cifar-10-batches-py"),
     "cifar100": Entry(CIFAR100, 32, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), "cifar-100-python"),
+    **{name: Entry(",".join(CLASSES[task]), SIDE, (0.5,) * 3, (0.285,) * 3) for name, task in SCENES.items()},
     "folder": Entry("", 64, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's mean and std
 }
 TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
@@ -89,8 +93,8 @@ def resolve(dataset: str | None, root: str | None) -> str:
         raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(ENTRIES)}{hint}")
     if name == "folder" and not root:
         raise ValueError("data set 'folder' needs its place: --data.root FOLDER")
-    if name == "digits" and root:
-        raise ValueError(f"data set 'digits' is read from no folder, got root {root}: leave one of the two out")
+    if name in ("digits", *SCENES) and root:
+        raise ValueError(f"data set {name!r} is read from no folder, got root {root}: leave one of the two out")
     return name
 
 
@@ -139,6 +143,9 @@ def load(dataset: str | None, root: str | None, split: Split) -> Source | None:
     if name == "folder":
         splits = scan(str(root)).splits
         return Source(*splits[split]) if split in splits else None
+    if name in SCENES:
+        scenes = Scenes(SCENES[name], *STREAMS[split])
+        return Source(scenes, scenes.labels)
     if split == "val":
         return None
     return _digits(split) if name == "digits" else _torchvision(name, Path(root or DOWNLOADS), split)
@@ -147,10 +154,18 @@ def load(dataset: str | None, root: str | None, split: Split) -> Source | None:
 def manifest(dataset: str | None, root: str | None) -> str:
     """SHA-256 that identifies a set wherever it lies.
 
-    Of the classes, then labels and pixels of train, or for a folder the labels, names and sizes of all files.
+    Of the classes, then labels and pixels of train, or for a folder the labels, names and sizes of all files.  Of
+    generated pictures the first 256 stand for all, which the generator's version and the seeds decide.
     """
+    name = resolve(dataset, root)
     digest = hashlib.sha256("\n".join(describe(dataset, root).classes).encode())
-    if resolve(dataset, root) != "folder":
+    if name in SCENES:
+        scenes = Scenes(SCENES[name], STREAMS["train"][0], 256)
+        digest.update(f"{scenes.task} {VERSION} {STREAMS}".encode())
+        digest.update(scenes.labels.tobytes())
+        digest.update(scenes.pictures(range(256)).tobytes())
+        return digest.hexdigest()
+    if name != "folder":
         source = load(dataset, root, "train")
         assert source is not None and isinstance(source.pictures, np.ndarray)
         digest.update(source.labels.tobytes())

@@ -15,8 +15,10 @@ from torch.utils.data import Dataset
 
 from vit.data.images import Preprocessing
 from vit.data.order import Request
+from vit.data.scenes import Scenes
 
 HELD_BYTES = 2**30  # sets up to this size, decoded, are kept in memory
+GENERATED = 1024  # pictures drawn at a time
 
 Level = Literal["none", "light", "medium", "strong"]
 Augmentation = Callable[[np.ndarray, int], np.ndarray]  # picture (h w c), key -> picture (h w c)
@@ -31,10 +33,26 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
-    """One split as it came: an array (n h w c) or the files, and labels (n,)."""
+class Some:
+    """Pictures (k h w c) at some ascending positions (k,) of a split; only of these any can be asked for."""
 
-    pictures: np.ndarray | Sequence[Path]
+    pictures: np.ndarray
+    positions: np.ndarray
+
+    def __getitem__(self, samples: np.ndarray) -> np.ndarray:
+        """Raises IndexError for a position that is not among them."""
+        found = np.searchsorted(self.positions, samples)
+        missing = self.positions[np.minimum(found, len(self.positions) - 1)] != samples
+        if missing.any():
+            raise IndexError(f"picture {samples[missing][0]} is not among the {len(self.positions)} that are kept")
+        return self.pictures[found]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One split: an array (n h w c), the files, what generates them, or some that are kept; and labels (n,)."""
+
+    pictures: np.ndarray | Sequence[Path] | Scenes | Some
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -47,23 +65,28 @@ def fitted(source: Source, preprocessing: Preprocessing, samples: np.ndarray | N
     Args:
         source: One split.
         preprocessing: Decides the size.
-        samples: Positions that will be asked for, None for all; the others are left undefined, and cost nothing.
+        samples: Positions that will be asked for, None for all.
 
     Raises:
         ValueError: a file cannot be read; the message names it.
     """
-    shape = (len(source), *preprocessing.img_size, preprocessing.channels)
-    if isinstance(source.pictures, np.ndarray) and source.pictures.shape == shape:
+    whole, shape = source.pictures, (*preprocessing.img_size, preprocessing.channels)
+    if isinstance(whole, Some) or (isinstance(whole, np.ndarray) and whole.shape[1:] == shape):
         return source
-    samples = np.arange(len(source)) if samples is None else samples
-    if np.prod((len(samples), *shape[1:]), dtype=np.int64) > HELD_BYTES:
+    positions = np.arange(len(source)) if samples is None else np.unique(samples)
+    if np.prod((len(positions), *shape), dtype=np.int64) > HELD_BYTES:
         return source
-    pictures = np.empty(shape, dtype=np.uint8)  # memory that is never touched is never taken
-    wanted = (source.pictures[position] for position in samples.tolist())
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and resizes without holding the interpreter lock
-        for position, pixels in zip(samples, pool.map(preprocessing.pixels, wanted), strict=True):
-            pictures[position] = pixels
-    return Source(pictures, source.labels)
+    pictures = np.empty((len(positions), *shape), dtype=np.uint8)
+    if isinstance(whole, Scenes):
+        for start in range(0, len(positions), GENERATED):
+            place = slice(start, start + GENERATED)
+            pictures[place] = _generated(whole, positions[place], preprocessing)
+    else:  # Pillow decodes and resizes without holding the interpreter lock
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            decoded = pool.map(preprocessing.pixels, (whole[position] for position in positions.tolist()))
+            for row, pixels in enumerate(decoded):
+                pictures[row] = pixels
+    return Source(pictures if len(positions) == len(source) else Some(pictures, positions), source.labels)
 
 
 class Batches(Dataset[Batch]):
@@ -79,8 +102,8 @@ class Batches(Dataset[Batch]):
         self.source = source
         self.preprocessing = preprocessing
         self.augment = augment
-        shape = (*preprocessing.img_size, preprocessing.channels)
-        self.ready = isinstance(source.pictures, np.ndarray) and source.pictures.shape[1:] == shape
+        shape, held = (*preprocessing.img_size, preprocessing.channels), source.pictures
+        self.ready = isinstance(held, Some) or (isinstance(held, np.ndarray) and held.shape[1:] == shape)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -97,6 +120,17 @@ class Batches(Dataset[Batch]):
 
     def _pixels(self, samples: np.ndarray) -> np.ndarray:
         pictures = self.source.pictures
-        if self.ready and isinstance(pictures, np.ndarray):
+        if self.ready and isinstance(pictures, np.ndarray | Some):
             return pictures[samples]
+        if isinstance(pictures, Scenes):
+            return _generated(pictures, samples, self.preprocessing)
+        assert not isinstance(pictures, Some)
         return np.stack([self.preprocessing.pixels(pictures[i]) for i in samples.tolist()])
+
+
+def _generated(scenes: Scenes, samples: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Pictures (n h w c) at their final size, drawn together."""
+    pictures = scenes.pictures(samples)
+    if pictures.shape[1:] == (*preprocessing.img_size, preprocessing.channels):
+        return pictures
+    return np.stack([preprocessing.pixels(picture) for picture in pictures])
