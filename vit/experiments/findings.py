@@ -1,0 +1,221 @@
+"""What a data-size study found so far: its records as numbers with intervals. `advice` puts them into words."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean, median
+
+from vit.analysis.scaling import Crossing, PowerLaw, crossing, fit_power_law
+from vit.analysis.statistics import MIN_SEEDS, Interval, holm, mean_interval, sign_flip
+from vit.experiments import records
+from vit.experiments.records import Row
+from vit.experiments.trials import Tuning, tuning
+
+Grid = defaultdict[tuple[str, int], dict[int, float]]
+"""Test accuracies by (arm, size) and seed."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one arm at one size. ``accuracies`` by seed, in 0..1; the interval is the mean's, from two seeds."""
+
+    arm: str
+    size: int
+    accuracies: dict[int, float]
+    interval: Interval | None
+    images_per_s: float | None
+    minutes: float | None
+    failed: int
+    missing: int
+
+    @property
+    def mean(self) -> float | None:
+        return fmean(self.accuracies.values()) if self.accuracies else None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Accuracy of ``first`` less that of ``second`` at one size, seed by seed; p of the sign-flip test, and Holm's."""
+
+    first: str
+    second: str
+    size: int
+    by_seed: tuple[float, ...]
+    interval: Interval
+    p: float
+    adjusted: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Where ``first`` overtakes ``second``, from the seeds that both ran at all ``sizes``."""
+
+    first: str
+    second: str
+    sizes: tuple[int, ...]
+    seeds: tuple[int, ...]
+    crossing: Crossing
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What ``compare_precision`` changes for one arm at one size: accuracy, paired by seed; images/s, as a factor."""
+
+    arm: str
+    size: int
+    seeds: int
+    difference: Interval | None
+    speed: float | None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that the report says, as data. ``done`` are the finished runs, ``failures`` those that failed to the end."""
+
+    study: Row
+    cells: tuple[Cell, ...]
+    fits: dict[str, PowerLaw | None]
+    differences: tuple[Difference, ...]
+    pairs: tuple[Pair, ...]
+    precisions: tuple[Precision, ...]
+    tuning: tuple[Tuning, ...]
+    done: tuple[Row, ...]
+    failures: tuple[Row, ...]
+    torn: bool
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        return tuple(arm["name"] for arm in self.study["arms"])
+
+    @property
+    def missing(self) -> int:
+        """Runs of the grid without a row yet."""
+        return sum(cell.missing for cell in self.cells)
+
+    def cell(self, arm: str, size: int) -> Cell:
+        return next(cell for cell in self.cells if (cell.arm, cell.size) == (arm, size))
+
+
+def findings(folder: Path) -> Findings:
+    """Read ``study.json`` and ``runs.jsonl`` of a study, complete or not.
+
+    Raises:
+        ValueError: no data-size study of this version, an unreadable line that is not the last, or foreign runs.
+    """
+    study, final, torn = records.read(folder)
+    done = [row for row in final if row["status"] == "done"]
+    grid = _by_cell(done, study["precision"])
+    names = [arm["name"] for arm in study["arms"]]
+    return Findings(
+        study=study,
+        cells=tuple(_cell(name, size, final, study) for name in names for size in study["sizes"]),
+        fits={name: _fit(grid, name, study["sizes"]) for name in names},
+        differences=_differences(grid, study),
+        pairs=tuple(_pair(grid, first, second, study) for first, second in combinations(names, 2)),
+        precisions=_precisions(grid, done, study) if study.get("compare_precision") else (),
+        tuning=tuple(tuning(name, done, study) for name in names),
+        done=tuple(done),
+        failures=tuple(row for row in final if row["status"] != "done"),
+        torn=torn,
+    )
+
+
+def _by_cell(done: list[Row], precision: str) -> Grid:
+    """Test accuracies by (arm, size) and seed."""
+    grid: Grid = defaultdict(dict)
+    for row in done:
+        if row["kind"] == "run" and row["precision"] == precision:
+            cell = grid[row["arm"], row["size"]]
+            if row["seed"] in cell:
+                raise ValueError(f"expected one run of each arm, size and seed, got a second one: {row['key']!r}")
+            cell[row["seed"]] = float(row["acc"])
+    return grid
+
+
+def _cell(arm: str, size: int, final: list[Row], study: Row) -> Cell:
+    here = ("run", arm, size, study["precision"])
+    rows = [
+        row
+        for row in final
+        if (row.get("kind"), row.get("arm"), row.get("size"), row.get("precision", study["precision"])) == here
+    ]
+    done = [row for row in rows if row["status"] == "done"]
+    accuracies = {row["seed"]: float(row["acc"]) for row in done}
+    seconds = _median(row.get("fit_seconds") for row in done)
+    return Cell(
+        arm=arm,
+        size=size,
+        accuracies=dict(sorted(accuracies.items())),
+        interval=mean_interval(list(accuracies.values())) if len(accuracies) > 1 else None,
+        images_per_s=_median(row.get("train_images_per_s") for row in done),
+        minutes=None if seconds is None else seconds / 60,
+        failed=len(rows) - len(done),
+        missing=len(study["seeds"]) - len(rows),
+    )
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return median(there) if there else None
+
+
+def _block(seeds: Mapping[int, set[int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes and seeds without a hole, from the seeds of each size: sizes with enough, and the seeds of them all."""
+    enough = max(min(MIN_SEEDS, max(map(len, seeds.values()))), 1)
+    sizes = tuple(size for size, there in seeds.items() if len(there) >= enough)
+    common = set.intersection(*(seeds[size] for size in sizes)) if sizes else set()
+    return sizes, tuple(sorted(common))
+
+
+def _errors(grid: Grid, arm: str, sizes: tuple[int, ...], seeds: tuple[int, ...]) -> list[list[float]]:
+    return [[1 - grid[arm, size][seed] for size in sizes] for seed in seeds]
+
+
+def _fit(grid: Grid, arm: str, sizes: list[int]) -> PowerLaw | None:
+    measured, seeds = _block({size: set(grid[arm, size]) for size in sizes})
+    return fit_power_law(measured, _errors(grid, arm, measured, seeds)) if len(seeds) > 1 else None
+
+
+def _pair(grid: Grid, first: str, second: str, study: Row) -> Pair:
+    sizes, seeds = _block({size: grid[first, size].keys() & grid[second, size].keys() for size in study["sizes"]})
+    found = Crossing("undecided", None, None, None)
+    if len(seeds) > 1 and len(sizes) > 1:
+        found = crossing(sizes, _errors(grid, first, sizes, seeds), _errors(grid, second, sizes, seeds))
+    return Pair(first, second, sizes, seeds, found)
+
+
+def _differences(grid: Grid, study: Row) -> tuple[Difference, ...]:
+    found = []
+    for first, second in combinations([arm["name"] for arm in study["arms"]], 2):
+        for size in study["sizes"]:
+            if len(by_seed := _paired(grid[first, size], grid[second, size])) > 1:
+                p = sign_flip(by_seed)
+                found.append(Difference(first, second, size, by_seed, mean_interval(by_seed), p, adjusted=p))
+    adjusted = holm([difference.p for difference in found])
+    return tuple(replace(difference, adjusted=p) for difference, p in zip(found, adjusted, strict=True))
+
+
+def _paired(first: Mapping[int, float], second: Mapping[int, float]) -> tuple[float, ...]:
+    return tuple(first[seed] - second[seed] for seed in sorted(first.keys() & second.keys()))
+
+
+def _precisions(grid: Grid, done: list[Row], study: Row) -> tuple[Precision, ...]:
+    other = study["compare_precision"]
+    compared = _by_cell(done, other)
+    speeds = {
+        tuple(map(row.get, ("arm", "size", "seed", "precision"))): row.get("train_images_per_s")
+        for row in done
+        if row["kind"] == "run"
+    }
+    rows = []
+    for (arm, size), accuracies in compared.items():
+        gains = _paired(accuracies, grid[arm, size])
+        ratios = []
+        for seed in accuracies.keys() & grid[arm, size].keys():
+            base, changed = (speeds[arm, size, seed, precision] for precision in (study["precision"], other))
+            ratios.append(changed / base if base and changed else None)
+        interval = mean_interval(gains) if len(gains) > 1 else None
+        rows.append(Precision(arm, size, len(gains), interval, _median(ratios)))
+    return tuple(rows)
