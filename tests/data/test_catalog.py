@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from vit.data import catalog
-from vit.data.catalog import describe, load, manifest, preprocessing
+from vit.data.catalog import SCENES, describe, load, manifest, preprocessing
+from vit.data.scenes import Scenes
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -49,6 +50,7 @@ def test_channels_and_size_can_be_changed():
         (("imagenet", None), "expected one of digits, mnist"),
         (("folder", None), "--data.root"),
         (("digits", "somewhere"), "read from no folder"),
+        (("scenes_shape", "somewhere"), "'scenes_shape' is read from no folder, got root somewhere"),
         ((None, "no/such/folder"), "found nothing"),
         (("mnist", None, 0), "0x0"),
         (("mnist", None, None, 2), "got 2"),
@@ -106,3 +108,28 @@ def test_manifest_identifies_the_set_not_its_place(tmp_path: Path):
     assert one != manifest(None, str(tmp_path / "y" / "mine"))
     (tmp_path / "x" / "mine" / "a").rename(tmp_path / "x" / "mine" / "c")
     assert one != manifest(None, str(tmp_path / "x" / "mine"))
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_scenes_have_three_splits_without_a_picture_in_common(name: str):
+    sources = [load(name, None, split) for split in ("train", "val", "test")]
+    assert [len(source) for source in sources if source] == [1_000_000, 5_000, 10_000]
+    drawn = []
+    for source in sources:
+        assert source is not None and isinstance(source.pictures, Scenes)
+        assert np.bincount(source.labels).tolist() == [len(source) // 4] * 4
+        drawn.append(source.pictures.pictures(range(1000)))
+    assert len({picture.tobytes() for picture in np.concatenate(drawn)}) == 3000
+    entry, values = catalog.ENTRIES[name], np.concatenate(drawn).reshape(-1, 3) / 255
+    assert values.mean(0) == pytest.approx(entry.mean, abs=0.02)  # backgrounds differ much: 3,000 leave 0.005 of error
+    assert values.std(0) == pytest.approx(entry.std, abs=0.01)
+    assert len(describe(name, None).classes) == 4 and describe(name, None).img_size == (32, 32)
+
+
+def test_manifest_of_scenes_draws_few_and_knows_the_generator(monkeypatch: pytest.MonkeyPatch):
+    asked, original = [], Scenes.pictures
+    monkeypatch.setattr(Scenes, "pictures", lambda self, which: asked.append(len(which)) or original(self, which))
+    hashes = {manifest(name, None) for name in SCENES}
+    assert len(hashes) == 3 and asked == [256] * 3
+    monkeypatch.setattr(catalog, "VERSION", catalog.VERSION + 1)
+    assert hashes.isdisjoint({manifest(name, None) for name in SCENES})
