@@ -34,7 +34,7 @@ class Fit(NamedTuple):
         return Fit(places, errors, errors.mean(axis=0), weights / weights.sum())
 
     def best(self) -> tuple[float, float, float] | None:
-        """a, b and c of least squares, a and c in closed form for each b; None where b comes to its limits, or a to 0."""
+        """a, b and c of least squares, a and c in closed form for each b; None with b at its limits or a at 0."""
         at = int(self._project(EXPONENTS)[2].argmin())
         if at in (0, len(EXPONENTS) - 1):
             return None
@@ -103,7 +103,7 @@ class Fit(NamedTuple):
         return powers - there, slope - self.places * powers
 
     def _excess(self, direction: Rows, one: Rows, other: Rows, known: Rows) -> Values:
-        """|mean| - t standard errors, over seeds, of errors - ``known`` along ``direction``, clear of the two others."""
+        """|mean| - t standard errors over seeds, of errors - ``known`` along ``direction`` clear of the two others."""
         root = np.sqrt(self.weights)
         first = _unit(one * root)
         second = _unit(_clear(other * root, first))
