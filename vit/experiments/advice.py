@@ -61,7 +61,7 @@ def crossing_sentence(pair: Pair, differences: tuple[Difference, ...]) -> str:
     first, second, (verdict, low, _, high) = pair.first, pair.second, pair.crossing
     if len(pair.seeds) < MIN_SEEDS:
         more = MIN_SEEDS - len(pair.seeds)
-        return f"{first} and {second}: no claim from {count(len(pair.seeds), 'paired seed')}, {more} more are needed."
+        return f"{first} and {second}: no claim from {count(len(pair.seeds), 'paired seed')}, it takes {more} more."
     if verdict in ("falls behind", "ahead throughout"):
         first, second = second, first
     if verdict in ("overtakes", "falls behind"):

@@ -178,7 +178,8 @@ def _draw_spans(strip: Axes, axes: Axes, spans: Sequence[Span]) -> None:
             strip.plot(span.value, row + 0.75, "|", color=INK, markersize=8, markeredgewidth=2)
         early = (low * high) ** 0.5 < (left * right) ** 0.5
         place, side = (low, "left") if early else (high, "right")
-        style = {"fontsize": 9, "color": INK, **name_style((span.label,))}
+        # beside the strip is room: a long label shall not narrow the panel below
+        style = {"fontsize": 9, "color": INK, "in_layout": False, **name_style((span.label,))}
         strip.text(place, row + 0.5, printable(span.label, 90), ha=side, va="bottom", **style)
 
 
