@@ -67,6 +67,7 @@ def test_sign_flips_equal_brute_force_and_scipy():
 def test_sign_flips_that_tie_on_paper_count():
     assert sign_flip([0.1, 0.2, 0.3]) == 0.25  # 0.1 + 0.2 + 0.3, twice of 8
     assert sign_flip([0.1, 0.2, -0.3]) == 1.0  # a sum of 0, though not in floats
+    assert sign_flip([0.1, 0.2, -0.3, 0.4]) == 0.625  # 0.1 + 0.2 - 0.3 + 0.4 and -0.1 - 0.2 + 0.3 + 0.4: twice 5 of 16
     assert sign_flip([0, 0]) == 1.0
 
 
