@@ -103,6 +103,20 @@ def _explain(args: list[str]) -> int:
     return explain.main(args)
 
 
+def _study(args: list[str]) -> int:
+    name = args[0] if args else "--help"
+    if name in ("-h", "--help"):
+        print("\n".join(f"vit study {study}   {summary}" for study, summary in STUDIES.items()))
+        return 0
+    if name not in STUDIES:
+        near = difflib.get_close_matches(name, STUDIES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(STUDIES)}"
+        raise ValueError(f"unknown study {name!r}; {hint}")
+    from vit.experiments import datasize
+
+    return datasize.main(args[1:])
+
+
 def _demo(args: list[str]) -> int:
     from vit import demo
 
@@ -129,6 +143,7 @@ Which vision architecture should I train on this many images, how well will it d
 Options follow as --trainer.max_epochs 10 or --data.root my_photos/; `vit fit --help` lists them.
 --debug shows the traceback of an error."""
 
+STUDIES = {"data-size": "which architecture, and would more pictures help? arms x sizes x seeds, with a report"}
 COMMANDS = {
     "fit": Command("vit fit -c quickstart [--run DIR]", "train; --resume DIR continues a run", _fit),
     "validate": Command("vit validate MODEL", "loss and accuracy on the validation split", _validate),
@@ -136,6 +151,7 @@ COMMANDS = {
     "predict": Command(
         "vit predict MODEL PICTURES [--out FILE]", "classes of pictures, as table, CSV or JSON", _predict
     ),
+    "study": Command("vit study data-size [--out DIR]", "which architecture to train on this many pictures", _study),
     "explain": Command(
         "vit explain MODEL PICTURES --out DIR", "where the model looks, drawn over the pictures", _explain
     ),

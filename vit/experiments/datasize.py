@@ -1,0 +1,106 @@
+"""``vit study data-size``: which architecture should I train on my data, and would more data change the answer?"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import yaml
+
+from vit.commandline.quiet import quiet
+from vit.experiments import advice, estimate, ledger, report
+from vit.experiments.findings import findings
+from vit.experiments.grid import TUNE_SEED, Cell, Study, best_trial
+from vit.experiments.ledger import Ledger
+from vit.experiments.live import Live
+from vit.experiments.options import parse
+from vit.experiments.plan import Plan, plan
+from vit.experiments.runner import SHARED, Runner, subset_file
+from vit.experiments.workers import Failed, Pool
+from vit.files import write_atomically
+
+
+def main(args: list[str]) -> int:
+    """Run or continue a study, and write its report; 1 when runs failed."""
+    options = parse(args)
+    torch.set_num_threads(1)  # a process that has started a thread pool cannot be forked
+    settings = options.settings
+    cuda = torch.cuda.is_available()
+    workers = settings.workers or (2 if cuda else _cores())
+    with quiet():
+        planned = plan(*options)
+    study = planned.study
+    if settings.dry_run:
+        torch.set_num_threads(max(1, _cores() // workers))
+        print(estimate.table(planned, workers, "cuda" if cuda else "cpu"))
+        return 0
+    folder = Path(settings.out or f"runs/data-size-{study.data['name']}")
+    with ledger.claimed(folder, study.to_dict()) as book:
+        _describe(folder, planned)
+        job = Job(Runner(study, folder, options.options, {}), book, workers, cuda, settings.retry_failed)
+        job.do(list(study.tuning()))
+        chosen = {arm.name: _chosen(study, book, arm.name) for arm in study.arms}
+        failed = replace(job, runner=replace(job.runner, chosen=chosen)).do(list(study.runs()))
+        page = report.write(folder)
+    print(advice.recommendation(findings(folder)))
+    print(f"the whole report: {page}")
+    if failed:
+        print(f"{failed} runs failed, see {folder / 'runs'}; --retry_failed true takes them up again")
+    return int(failed > 0)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Cells to be done, with what it takes to do them."""
+
+    runner: Runner
+    book: Ledger
+    workers: int
+    cuda: bool
+    retry_failed: bool
+
+    def do(self, cells: Sequence[Cell]) -> int:
+        """Run what is not finished yet; how many of the cells failed, now or before."""
+        left = [cell for cell in cells if self._is_open(cell)]
+        pool: Pool[Cell] = Pool(self.runner, self.runner.log, self.workers, max(1, _cores() // self.workers), self.cuda)
+        with Live(left, len(cells) - len(left), self.workers) as live:
+            for cell, result in pool.results(left, lambda: live.tick(list(pool.running))):
+                row = self.runner.failed(cell, result.error) if isinstance(result, Failed) else result
+                self.book.append(row)
+                live.finished(cell, row)
+        return sum(self.book[cell.key]["status"] == "failed" for cell in cells)
+
+    def _is_open(self, cell: Cell) -> bool:
+        return cell.key not in self.book or (self.retry_failed and self.book[cell.key]["status"] == "failed")
+
+
+def _describe(folder: Path, planned: Plan) -> None:
+    """What the runs share, and which pictures each seed's subsets consist of."""
+    study = planned.study
+    write_atomically(folder / SHARED, lambda part: part.write_text(yaml.safe_dump(dict(study.fit)), encoding="utf-8"))
+    for seed in (*study.seeds, TUNE_SEED):
+        order = planned.data(seed).nested_order[: max(*study.sizes, study.tune_size)]
+        manifest = {
+            "data": study.data["name"],
+            "manifest_hash": study.data["manifest_hash"],
+            "seed": seed,
+            "order": order.tolist(),
+        }
+        text = json.dumps(manifest)
+        write_atomically(subset_file(folder, seed), lambda part, text=text: part.write_text(text, encoding="utf-8"))
+
+
+def _chosen(study: Study, book: Ledger, arm: str) -> Mapping[str, float]:
+    rows = [book[cell.key] for cell in study.tuning() if cell.arm == arm]
+    try:
+        return best_trial(rows)["options"]
+    except ValueError as error:
+        raise ValueError(f"arm {arm}: {error}, the last with {rows[-1]['error']}") from error
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

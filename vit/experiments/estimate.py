@@ -1,0 +1,78 @@
+"""What a grid will cost, from a few steps of each net on this machine."""
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from vit.experiments.grid import Cell, Study, steps_of
+from vit.experiments.plan import Plan, shape_of
+
+PROBES = 3
+
+
+def table(planned: Plan, workers: int, device: str) -> str:
+    """The grid in words, with seconds per run measured on ``device``; loading and augmentation come on top."""
+    study, shape = planned.study, shape_of(planned.data(0))
+    cells = [*study.tuning(), *study.runs()]
+    lines = [
+        f"{study.data['name']}: {study.data['train']:,} training pictures, {study.data['classes']} classes",
+        f"sizes {', '.join(f'{size:,}' for size in study.sizes)}; seeds {len(study.seeds)}; {study.amount:,} "
+        f"{study.budget} a run; precision {study.precision}",
+        f"{'arm':<10}{'parameters':>12}{'multiply-adds':>15}{'ms/step':>9}{'runs':>6}{'minutes':>9}",
+    ]
+    total = 0.0
+    for arm in study.arms:
+        step, picture = seconds(planned.net(arm), shape, study.batch_size, study.precision, device)
+        mine = [cell for cell in cells if cell.arm == arm.name]
+        spent = sum(_run_seconds(study, cell, step, picture) for cell in mine)
+        total += spent
+        lines.append(
+            f"{arm.name:<10}{arm.parameters:>12,}{arm.macs:>15,}{step * 1000:>9.0f}{len(mine):>6}{spent / 60:>9.0f}"
+        )
+    lines.append(f"{len(cells)} runs, about {total / workers / 60:.0f} minutes with {workers} at once on {device}")
+    return "\n".join(lines)
+
+
+def seconds(
+    net: nn.Module, shape: tuple[int, ...], batch_size: int, precision: str, device: str
+) -> tuple[float, float]:
+    """Seconds of a training step and of one picture's evaluation, median of a few on random pictures."""
+    net = net.to(device)
+    optimizer = torch.optim.AdamW(net.parameters())
+    images = torch.randn(batch_size, *shape, device=device)
+    labels = torch.zeros(batch_size, dtype=torch.long, device=device)
+    autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16-mixed")
+
+    def step() -> None:
+        with autocast:
+            loss = cross_entropy(net(images).float(), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def evaluate() -> None:
+        with autocast, torch.inference_mode():
+            net(images)
+
+    return _time(step, device), _time(evaluate, device) / batch_size
+
+
+def _time(work: Callable[[], None], device: str) -> float:
+    found = []
+    for _ in range(PROBES + 1):
+        start = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        found.append(time.perf_counter() - start)
+    return median(found[1:])
+
+
+def _run_seconds(study: Study, cell: Cell, step: float, picture: float) -> float:
+    steps, _ = steps_of(study, cell.size)
+    evaluated = study.data["validation"] + (study.data["test"] if cell.kind == "run" else 0)
+    return steps * step + evaluated * picture

@@ -1,0 +1,146 @@
+"""The grid as data: what is studied, the cells it consists of, and the command line that runs a cell."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+Kind = Literal["tune", "run"]
+Budget = Literal["steps", "epochs"]
+TUNE_SEED = 1000  # no run of the grid has it: the subset and the split that choose a learning rate are drawn apart
+WARMUP = 0.1  # share of a run, equal for every arm
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the architectures compared.
+
+    Attributes:
+        name: as the report shows it.
+        configs: overlays of ``vit fit``, in order.
+        options: further options of ``vit fit``, by name: those that match the arms to each other.
+        parameters: trainable numbers.
+        macs: multiply-adds of one picture's forward pass.
+    """
+
+    name: str
+    configs: tuple[str, ...]
+    options: Mapping[str, float]
+    parameters: int
+    macs: int
+
+
+class Cell(NamedTuple):
+    """One run of the grid; ``trial`` counts the settings tried while tuning, None afterwards."""
+
+    kind: Kind
+    arm: str
+    size: int
+    seed: int
+    precision: str
+    trial: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Names the cell in records, and its folder: ``run-vit-1000-3-32-true``."""
+        return "-".join(str(part) for part in self if part is not None)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that decides the results of a data-size study; two with equal fields give equal results.
+
+    Attributes:
+        arms: what is compared.
+        sizes: training pictures, ascending.
+        seeds: of initialisation, order, augmentation, subset and validation split; the same for every arm.
+        budget: whether ``amount`` counts optimiser steps or epochs.
+        amount: length of every run.
+        match: what the arms have in common.
+        precision: of all runs.
+        compare_precision: repeats the runs at ``tune_size`` in this precision, None for no comparison.
+        tune_size: training pictures of the tuning runs.
+        trials: learning rate and weight decay of each tuning run; the same for every arm.
+        fit: configuration that all runs share, in the form of a YAML overlay.
+        configs: overlays that all runs share.
+        data: name, manifest hash, and numbers of classes, training and test pictures.
+        batch_size: of every run.
+    """
+
+    arms: tuple[Arm, ...]
+    sizes: tuple[int, ...]
+    seeds: tuple[int, ...]
+    budget: Budget
+    amount: int
+    match: str
+    precision: str
+    compare_precision: str | None
+    tune_size: int
+    trials: tuple[Mapping[str, float], ...]
+    fit: Mapping[str, Any]
+    configs: tuple[str, ...]
+    data: Mapping[str, Any]
+    batch_size: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"study": "data-size", "version": VERSION, **asdict(self)}
+
+    def arm(self, name: str) -> Arm:
+        (arm,) = (arm for arm in self.arms if arm.name == name)
+        return arm
+
+    def tuning(self) -> Iterator[Cell]:
+        """The runs that choose each arm's learning rate and weight decay, on validation pictures only."""
+        for trial in range(len(self.trials)):
+            for arm in self.arms:
+                yield Cell("tune", arm.name, self.tune_size, TUNE_SEED, self.precision, trial)
+
+    def runs(self) -> Iterator[Cell]:
+        """The grid, seed by seed: stopped early, it still compares arms fairly."""
+        for seed in self.seeds:
+            for size in self.sizes:
+                for arm in self.arms:
+                    yield Cell("run", arm.name, size, seed, self.precision)
+            for arm in self.arms if self.compare_precision else ():
+                yield Cell("run", arm.name, self.tune_size, seed, str(self.compare_precision))
+
+
+VERSION = 1
+
+
+def arguments(study: Study, cell: Cell, chosen: Mapping[str, float]) -> list[str]:
+    """Options of ``vit fit`` that make a cell, on top of the overlays of its arm and of the study.
+
+    Validation is once, at the end. Warm-up is a share of the run, whatever the size.
+    """
+    steps, per_epoch = steps_of(study, cell.size)
+    options = {
+        "seed_everything": cell.seed,
+        "data.train_size": cell.size,
+        "trainer.max_epochs": -1,
+        "trainer.max_steps": steps,
+        "trainer.check_val_every_n_epoch": "null",
+        "trainer.val_check_interval": steps,
+        "trainer.precision": cell.precision,
+        "model.optimizer.warmup_epochs": WARMUP * steps / per_epoch,
+        **{f"model.optimizer.{name}": value for name, value in chosen.items()},
+        **study.arm(cell.arm).options,
+    }
+    return [f"--{name}={value}" for name, value in options.items()]
+
+
+def steps_of(study: Study, size: int) -> tuple[int, int]:
+    """Optimiser steps of a run on ``size`` pictures, and of one epoch."""
+    per_epoch = -(-size // study.batch_size)
+    return (study.amount if study.budget == "steps" else study.amount * per_epoch), per_epoch
+
+
+def best_trial(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Of an arm's tuning rows, the one of the highest validation accuracy, the lower loss where several have it.
+
+    Raises:
+        ValueError: none was finished.
+    """
+    done = [row for row in rows if row["status"] == "done"]
+    if not done:
+        raise ValueError("every tuning run failed")
+    return max(done, key=lambda row: (row["val_acc"], -row["val_loss"]))

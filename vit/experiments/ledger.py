@@ -1,0 +1,136 @@
+"""A study's folder: held by one process at a time, results only ever added."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, final
+
+from filelock import FileLock, Timeout
+
+from vit.files import write_atomically
+
+STUDY, ROWS = "study.json", "runs.jsonl"
+MAY_GROW = ("seeds", "sizes", "compare_precision")  # further rows leave the finished ones as they are
+
+
+@final
+class Ledger:
+    """Rows of finished and failed cells, one JSON object per line, the last of a key being the valid one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._rows = {row["key"]: row for row in read(folder / ROWS)}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._rows
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        return self._rows[key]
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a row, on disk before this returns; what is left of a line cut short by a crash is dropped first."""
+        path = self.folder / ROWS
+        with path.open("ab+") as file:
+            _drop_torn_line(file)
+            file.write(json.dumps(row).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._rows[row["key"]] = row
+
+
+@contextmanager
+def claimed(folder: Path, study: dict[str, Any]) -> Iterator[Ledger]:
+    """The ledger of ``study`` in ``folder``, for this process alone until it ends.
+
+    Raises:
+        ValueError: another process works there, the folder holds something else, or a study that this one does not
+            continue. Nothing is written then.
+    """
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / STUDY).is_file())):
+        raise ValueError(f"{folder} is not empty and holds no study: --out expects a new folder or one to continue")
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=5)  # the workers of a study that was killed end within moments
+    except Timeout:
+        raise ValueError(f"another process is running the study in {folder}") from None
+    try:
+        if (folder / STUDY).is_file():
+            continues(json.loads((folder / STUDY).read_text(encoding="utf-8")), study, folder)
+        ledger = Ledger(folder)
+        text = json.dumps(study, indent=2)
+        write_atomically(folder / STUDY, lambda part: part.write_text(text, encoding="utf-8"))
+        yield ledger
+    finally:
+        lock.release()
+        if made and not (folder / STUDY).is_file():
+            (folder / ".lock").unlink(missing_ok=True)
+            folder.rmdir()
+
+
+def continues(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Check that ``now`` is the study of ``before``, with no seed and no size less.
+
+    Raises:
+        ValueError: the first difference.
+    """
+    if before.get("version") != now["version"] or before.get("study") != now["study"]:
+        raise ValueError(
+            f"{folder} holds a {before.get('study')} study of version {before.get('version')}, this is "
+            f"{now['study']} {now['version']}: choose another --out"
+        )
+    now = json.loads(json.dumps(now))  # tuples are lists on disk
+    for name in now:
+        if name in MAY_GROW and (
+            before[name] is None or (isinstance(now[name], list) and set(before[name]) <= set(now[name]))
+        ):
+            continue
+        if before.get(name) != now[name]:
+            there, asked = _first_difference(before.get(name), now[name])
+            raise ValueError(f"{folder} holds a study with {name} {there}, asked for {asked}: choose another --out")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Rows of a results file; a last line cut short by a crash is left out.
+
+    Raises:
+        ValueError: a line in between is no row.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    rows = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            row = json.loads(line)
+            rows.append({**row, "key": row["key"], "status": row["status"]})
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path}:{number} is no row of a study: {error}") from error
+    return rows
+
+
+def _drop_torn_line(file: Any) -> None:
+    end = file.seek(0, os.SEEK_END)
+    if not end:
+        return
+    file.seek(0)
+    whole = file.read().rfind(b"\n") + 1
+    if whole < end:
+        file.truncate(whole)
+
+
+def _first_difference(before: Any, now: Any) -> tuple[str, str]:
+    """Both values, narrowed to the first entry that differs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in {**before, **now}:
+            if before.get(name) != now.get(name):
+                there, asked = _first_difference(before.get(name), now.get(name))
+                return f"{name} {there}", f"{name} {asked}"
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for one, other in zip(before, now, strict=True):
+            if one != other:
+                return _first_difference(one, other)
+    return json.dumps(before), json.dumps(now)

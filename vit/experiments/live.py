@@ -1,0 +1,85 @@
+"""The whole grid while it runs: what is done, what runs now, and when it will end."""
+
+import sys
+import time
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any, final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from vit.experiments.grid import Cell
+
+
+@final
+class Live:
+    """One line on a terminal, refreshed by `tick`; one line per finished run elsewhere.
+
+    No thread of its own: this process forks workers.
+
+    Args:
+        cells: to be done.
+        done: finished before.
+        workers: at a time.
+    """
+
+    def __init__(self, cells: Sequence[Cell], done: int, workers: int) -> None:
+        self.left = list(cells)
+        self.done, self.total, self.workers = done, done + len(cells), workers
+        self.failed = 0
+        self.started: dict[Cell, float] = {}
+        self.seconds: dict[str, list[float]] = {}
+        console = Console(file=sys.stderr)
+        self._bar = Progress(
+            TextColumn("{task.completed}/{task.total} runs"),
+            BarColumn(24),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            auto_refresh=False,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=self.total, completed=done, text="")
+
+    def __enter__(self) -> "Live":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def tick(self, running: Sequence[Cell]) -> None:
+        """Show what runs now."""
+        now = time.monotonic()
+        for cell in running:
+            self.started.setdefault(cell, now)
+        names = ", ".join(f"{cell.arm} {cell.size:,}" for cell in running)
+        failed = f", {self.failed} failed" if self.failed else ""
+        self._bar.update(self._task, text=f"{names}{failed}{self._eta()}")
+        self._bar.refresh()
+
+    def finished(self, cell: Cell, row: dict[str, Any]) -> None:
+        """Count a run, and say how it went where nobody watches a bar."""
+        self.left.remove(cell)
+        seconds = time.monotonic() - self.started.pop(cell, time.monotonic())
+        self.done += 1
+        if row["status"] == "failed":
+            self.failed += 1
+            self._bar.console.print(f"{cell.key} failed: {row['error']}", highlight=False, soft_wrap=True)
+        else:
+            self.seconds.setdefault(cell.arm, []).append(seconds)
+        self._bar.update(self._task, completed=self.done)
+        if self._bar.disable and row["status"] == "done":
+            accuracy = f"acc {row['acc']:.4f}" if row["acc"] is not None else f"val acc {row['val_acc']:.4f}"
+            print(f"{self.done}/{self.total} {cell.key}: {accuracy}, {seconds:.0f} s{self._eta()}", flush=True)
+
+    def _eta(self) -> str:
+        """From the runs finished so far, arm by arm; nothing before the first."""
+        if not self.seconds:
+            return ""
+        mean = fmean(value for values in self.seconds.values() for value in values)
+        per_arm = {arm: fmean(values) for arm, values in self.seconds.items()}
+        now = time.monotonic()
+        under_way = sum(now - start for start in self.started.values())
+        left = max(0.0, sum(per_arm.get(cell.arm, mean) for cell in self.left) - under_way) / self.workers
+        return f", {left / 60:.0f} min left"

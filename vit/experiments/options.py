@@ -1,0 +1,85 @@
+"""The command line of a study: its own options, the overlays and options it hands on to every run."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from vit.commandline.errors import one_line
+from vit.commandline.overlays import resolve
+from vit.experiments.arms import Candidate
+from vit.experiments.plan import DataSize
+
+OF_RUNS = {"trainer", "model", "data", "seed_everything"}
+"""What the keys of an overlay for ``vit fit``, and its options, begin with."""
+
+
+class Options(NamedTuple):
+    """Settings of the study; overlays for its runs; options for its runs, as ``--name=value``."""
+
+    settings: DataSize
+    configs: tuple[str, ...]
+    options: tuple[str, ...]
+
+
+def parse(args: Sequence[str]) -> Options:
+    """Take a command line apart.
+
+    Raises:
+        ValueError: one line for what cannot be.
+    """
+    studies: list[str] = []
+    configs: list[str] = []
+    options: list[str] = []
+    own: list[str] = []
+    rest = iter(args)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        if flag in ("-h", "--help"):
+            own.append("--help")
+            continue
+        if not flag.startswith("-"):
+            raise ValueError(f"unexpected argument {argument!r}: options begin with --, configs follow -c")
+        value = value if equals else next(rest, "")
+        if not value:
+            raise ValueError(f"{flag} expects a value")
+        if flag in ("-c", "--config"):
+            (configs if _is_overlay(value) else studies).append(value)
+        elif flag.lstrip("-").partition(".")[0] in OF_RUNS:
+            options.append(f"{flag}={value}")
+        else:
+            own.append(f"{flag}={_listed(flag, value)}")
+    default = "study/gpu" if torch.cuda.is_available() else "study/cpu"
+    return Options(_settings(studies or [default], own), tuple(configs), tuple(options))
+
+
+def _is_overlay(name: str) -> bool:
+    return yaml.safe_load(resolve(name).read_text(encoding="utf-8")).keys() <= OF_RUNS
+
+
+def _settings(configs: Sequence[str], own: Sequence[str]) -> DataSize:
+    parser = ArgumentParser(
+        prog="vit study data-size",
+        usage="vit study data-size [-c study/cpu] [--data.root my_photos/] [--out DIR] [options]",
+        description=DataSize.__doc__.partition("\n")[0] if DataSize.__doc__ else None,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help="Study to start from (default: study/cpu or study/gpu).")
+    parser.add_class_arguments(DataSize)
+    try:
+        parsed = parser.parse_args([*(f"--config={resolve(name)}" for name in configs), *own])
+        parsed.pop("config")
+        values = parsed.as_dict()  # and not instantiated, which would make objects of what `fit` describes
+        candidates = {name: Candidate(**candidate["init_args"]) for name, candidate in values.pop("candidates").items()}
+        return DataSize(candidates=candidates, **values)
+    except (ArgumentError, ValueError) as error:
+        known = [option.lstrip("-") for action in parser._actions for option in action.option_strings]
+        raise ValueError(one_line(error, known)) from error
+
+
+def _listed(flag: str, value: str) -> str:
+    """`vit,cnn` and `100,300` as the lists they are."""
+    return f"[{value}]" if flag in ("--arms", "--sizes") and not value.startswith("[") else value

@@ -1,0 +1,132 @@
+"""One cell of a grid: the same ``vit fit`` and ``vit test`` a user would type, and the row that is kept of them."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import yaml
+
+from vit import run
+from vit.commandline import record
+from vit.commandline.runfolder import CONFIG
+from vit.environment import environment
+from vit.experiments.grid import Cell, Study, arguments, steps_of
+
+SHARED = "shared.yaml"
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs cells of ``study`` below ``folder``.
+
+    Attributes:
+        study: the grid.
+        folder: the study's.
+        options: of the user, for every run: where the data lie, for instance.
+        chosen: learning rate and weight decay of each arm once tuned.
+    """
+
+    study: Study
+    folder: Path
+    options: tuple[str, ...]
+    chosen: Mapping[str, Mapping[str, float]]
+
+    def __call__(self, cell: Cell) -> dict[str, Any]:
+        """Fit, test where it is no tuning run, and describe.
+
+        A run that was killed is not continued but done again: the same seed gives the same result. Of a finished one
+        the model, the metrics and the configuration stay; the checkpoints, several times as large, go.
+        """
+        path = self.path(cell)
+        if path.exists():
+            rmtree(path)
+        os.environ.update(WANDB_RUN_GROUP=self.folder.resolve().name, WANDB_JOB_TYPE=cell.kind)
+        started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        settings = self.study.trials[cell.trial] if cell.trial is not None else self.chosen[cell.arm]
+        overlays = [*self.study.arm(cell.arm).configs, str(self.folder / SHARED), *self.study.configs]
+        args = [word for name in overlays for word in ("-c", name)] + arguments(self.study, cell, settings)
+        _, metrics = run.fit([*args, *self.options, "--run", str(path)])
+        tested = run.test(["--load", str(path), *_places(self.options)]) if cell.kind == "run" else {}
+        row = self._row(cell, settings, metrics, tested, started)
+        rmtree(path / "checkpoints", ignore_errors=True)
+        return row
+
+    def path(self, cell: Cell) -> Path:
+        """Folder of a cell's run."""
+        return self.folder / "runs" / cell.key
+
+    def log(self, cell: Cell) -> Path:
+        """Where a cell's terminal output goes; kept where it failed."""
+        return self.folder / "runs" / f"{cell.key}.log"
+
+    def failed(self, cell: Cell, error: str) -> dict[str, Any]:
+        """The row of a cell that ended with an error."""
+        return {"key": cell.key, **cell._asdict(), "status": "failed", "error": error, **environment()}
+
+    def _row(
+        self,
+        cell: Cell,
+        settings: Mapping[str, float],
+        metrics: Mapping[str, float],
+        tested: Mapping[str, Any],
+        started: str,
+    ) -> dict[str, Any]:
+        (sitting,) = json.loads((self.path(cell) / record.SITTINGS).read_text(encoding="utf-8"))
+        arm = self.study.arm(cell.arm)
+        steps, per_epoch = steps_of(self.study, cell.size)
+        epochs = steps / per_epoch
+        return {
+            "key": cell.key,
+            **cell._asdict(),
+            "options": dict(settings),
+            "status": "done",
+            "error": None,
+            "acc": tested.get("acc"),
+            "loss": tested.get("loss"),
+            "n_test": tested.get("n"),
+            "val_acc": metrics["val/acc"],
+            "val_loss": metrics["val/loss"],
+            "parameters": arm.parameters,
+            "macs": arm.macs,
+            "steps": steps,
+            "epochs": round(epochs, 2),
+            "batch_size": self.study.batch_size,
+            "fit_seconds": sitting["seconds"],
+            "train_images_per_s": round(epochs * cell.size / sitting["seconds"], 1),
+            "config_hash": _config_hash(self.path(cell) / CONFIG),
+            "manifest_hash": self.study.data["manifest_hash"],
+            "subset_hash": subset_hash(self.folder, cell),
+            "command": sitting["command"],
+            "commit": sitting["commit"],
+            "versions": sitting["versions"],
+            "hardware": sitting["hardware"],
+            "started": started,
+        }
+
+
+def subset_file(folder: Path, seed: int) -> Path:
+    """Where the manifest of a seed's nested subsets lies."""
+    return folder / "subsets" / f"seed-{seed}.json"
+
+
+def subset_hash(folder: Path, cell: Cell) -> str:
+    """SHA-256 of the positions, in the train split, that a cell trains on."""
+    order = json.loads(subset_file(folder, cell.seed).read_text(encoding="utf-8"))["order"]
+    return hashlib.sha256(json.dumps(order[: cell.size]).encode()).hexdigest()
+
+
+def _config_hash(path: Path) -> str:
+    """SHA-256 of a run's whole configuration, without where the data lie."""
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config["data"].pop("root", None)
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def _places(options: tuple[str, ...]) -> list[str]:
+    return [option for option in options if option.startswith("--data.root=")]
