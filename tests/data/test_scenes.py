@@ -166,15 +166,15 @@ def test_one_object_alone_tells_no_relation(drawn):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["texture", "shape"])
 def test_a_small_cnn_learns_texture_and_shape(task: Task):
-    scenes, held = Scenes(task, 1, 64 * 400), Scenes(task, 3, 1000)
+    scenes, held = Scenes(task, 1, 64 * 600), Scenes(task, 3, 1000)
     widths = (3, 16, 32, 64)
     blocks = [
         nn.Sequential(nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2))
         for a, b in pairwise(widths)
     ]
     net = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 4))
-    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
-    for step in range(400):
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for step in range(600):
         index = np.arange(64 * step, 64 * step + 64)
         loss = nn.functional.cross_entropy(net(tensor(scenes, index)), torch.from_numpy(scenes.labels[index]))
         optimizer.zero_grad()
