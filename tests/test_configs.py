@@ -78,7 +78,7 @@ def test_a_folder_shapes_the_net(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-@pytest.mark.parametrize("model", ["quickstart", "model/vit_nano"])
+@pytest.mark.parametrize("model", ["quickstart", "model/vit_nano", "model/conformer_pico"])
 def test_overlays_fit_the_models(model: str, name: str) -> None:
     """Whatever was there before, what an overlay names is in the net."""
     stack = (model, name, "data/cifar100")
@@ -93,8 +93,8 @@ def test_overlays_fit_the_models(model: str, name: str) -> None:
 def test_a_model_overlay_leaves_nothing_of_the_model_before(name: str) -> None:
     args = SHALLOW.get(name, ())
     alone = parse(name, "data/cifar100", args=args).config.model.init_args.net
-    after = parse("quickstart", "pool/map", name, "data/cifar100", args=args).config.model.init_args.net
-    assert after == alone
+    for before in (("quickstart", "pool/map"), ("model/conformer_nano",), ("model/resnet_pico",)):
+        assert parse(*before, name, "data/cifar100", args=args).config.model.init_args.net == alone, before
 
 
 def test_the_later_overlay_wins() -> None:
@@ -108,7 +108,8 @@ def test_headers_say_what_it_is_and_what_to_type() -> None:
         lines = resolve(name).read_text().splitlines()
         header = [line for line in lines if line.startswith("#")]
         assert lines[0].startswith("# "), name
-        assert name == "base" or any("vit fit -c" in line for line in header), name
+        command = f"vit study data-size -c {name}" if name.startswith("study/") else "vit fit -c"
+        assert name == "base" or any(command in line for line in header), name
         assert all(len(line) <= 120 for line in lines), name
 
 

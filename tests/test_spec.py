@@ -30,7 +30,15 @@ def test_a_net_comes_back_from_its_spec_as_json(make: Callable[[], nn.Module]) -
 def test_a_spec_says_what_was_asked_and_what_was_left() -> None:
     assert spec(CNN(32, 3, num_classes=10)) == {
         "class": "vit.models.cnn.CNN",
-        "args": {"img_size": 32, "in_chans": 3, "num_classes": 10, "name": "resnet18", "drop": 0.0, "drop_path": 0.0},
+        "args": {
+            "img_size": 32,
+            "in_chans": 3,
+            "num_classes": 10,
+            "name": "resnet18",
+            "drop": 0.0,
+            "drop_path": 0.0,
+            "width": 1.0,
+        },
     }
     tree = spec(plain_vit("nano", (32, 48), 3, 10))
     assert tree["args"]["img_size"] == [32, 48]

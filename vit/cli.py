@@ -106,15 +106,15 @@ def _explain(args: list[str]) -> int:
 def _study(args: list[str]) -> int:
     name = args[0] if args else "--help"
     if name in ("-h", "--help"):
-        print("\n".join(f"vit study {study}   {summary}" for study, summary in STUDIES.items()))
+        print("\n".join(f"vit study {study:<10}{summary}" for study, summary in STUDIES.items()))
         return 0
     if name not in STUDIES:
         near = difflib.get_close_matches(name, STUDIES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(STUDIES)}"
         raise ValueError(f"unknown study {name!r}; {hint}")
-    from vit.experiments import datasize
+    from vit.experiments import datasize, report
 
-    return datasize.main(args[1:])
+    return report.main(args[1:]) if name == "report" else datasize.main(args[1:])
 
 
 def _demo(args: list[str]) -> int:
@@ -143,7 +143,10 @@ Which vision architecture should I train on this many images, how well will it d
 Options follow as --trainer.max_epochs 10 or --data.root my_photos/; `vit fit --help` lists them.
 --debug shows the traceback of an error."""
 
-STUDIES = {"data-size": "which architecture, and would more pictures help? arms x sizes x seeds, with a report"}
+STUDIES = {
+    "data-size": "which architecture, and would more pictures help? Arms x sizes x seeds; --help lists the options",
+    "report": "DIR [--size N]: a study's report once more, with advice for N pictures of your own",
+}
 COMMANDS = {
     "fit": Command("vit fit -c quickstart [--run DIR]", "train; --resume DIR continues a run", _fit),
     "validate": Command("vit validate MODEL", "loss and accuracy on the validation split", _validate),

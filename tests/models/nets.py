@@ -7,6 +7,8 @@ from torch import nn
 from vit.attention import Softmax
 from vit.layers import (
     Block,
+    ConformerBlock,
+    ConvModule,
     ConvStem,
     DistilledHead,
     Head,
@@ -68,7 +70,12 @@ NETS = {
     "mean": partial(plain, partial(Head, pool=MeanPool), prefix=(), pos_embed=SinCos2d),
     "max": partial(plain, partial(Head, pool=MaxPool), prefix=(), pos_embed=SinCos1d),
     "seq": partial(plain, partial(Head, pool=SeqPool), pos_embed=NoPositions),
+    "conformer": partial(
+        plain, partial(Head, pool=MeanPool), block=partial(ConformerBlock, mixer=MIXER), patch_embed=ConvStem
+    ),
+    "early convolution": partial(plain, early=[(partial(Block, mixer=partial(ConvModule, kernel_size=(3, 5))), 1)]),
     "resnet": partial(CNN, (12, 20), 5, 3, "resnet10t", drop=0.1, drop_path=0.1),
     "convnext": partial(CNN, (12, 20), 5, 3, "convnext_atto"),
+    "narrow": partial(CNN, (12, 20), 5, 3, "resnet10t", width=0.25),
     "big image": partial(CNN, 96, 5, 3, "resnet10t"),
 }

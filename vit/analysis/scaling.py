@@ -145,8 +145,8 @@ def fit_power_law(sizes: Sequence[int], errors: ArrayLike) -> PowerLaw | None:
     Least squares of the mean errors by variable projection (Golub & Pereyra 1973), weighted by the seeds' spread. A
     95 % interval holds the values that a t test over seeds does not reject, of what is left of the errors when the two
     other parameters have explained what they can (C(alpha), Neyman 1959). At 6 seeds and 5 to 7 sizes over two decades
-    94 to 97 % of 2,000 were held, of a, b, c and the band at twice the largest size; where the curve barely bends (4
-    sizes within one decade) 92 to 95 %.
+    93 to 97 % of 600 to 2,000 were held, of a, b, c and the band at twice the largest size; where the curve barely
+    bends (4 sizes within one decade) 92 to 95 %.
 
     None: fewer than 4 sizes or 2 seeds, a decay in log n whose t interval holds 0, or a best b at its limits.
 

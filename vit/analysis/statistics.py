@@ -45,8 +45,8 @@ def t_quantile(freedom: int, confidence: float = 0.95) -> float:
 def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     """t interval of a mean.
 
-    In simulations of 95 % intervals it held the mean in 95.0 % at n = 6 and n = 10 (normal noise); noise as skewed as
-    a gamma of shape 4 (skewness 1) takes off about 1 %.
+    Simulated 95 % intervals at n = 6 and n = 10 hold the mean in 95 % (normal noise, to within 2 %); noise as skewed as
+    a gamma of shape 4 (skewness 1) takes off a little.
 
     Raises:
         ValueError: fewer than two values, one that is not finite, or a confidence outside 0..1.

@@ -32,8 +32,8 @@ class Images(L.LightningDataModule):
     `test` only.  Order and augmentation depend on (seed, epoch, sample) alone: a resumed run continues bit for bit.
 
     Args:
-        dataset: One of digits, mnist, fashion_mnist, cifar10, cifar100, folder. Default: folder when a root is given,
-            else digits.
+        dataset: One of digits, mnist, fashion_mnist, cifar10, cifar100, folder, scenes_texture, scenes_shape,
+            scenes_relation. Default: folder when a root is given, else digits.
         root: A folder of class folders (class/*.png, or train/class/*.png and optionally val/ and test/), or where a
             downloaded set lies (default: data/).
         img_size: Height and width in pixels, one number for a square. Default: the set's own size; 64 for a folder.

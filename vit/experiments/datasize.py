@@ -11,8 +11,7 @@ import torch
 import yaml
 
 from vit.commandline.quiet import quiet
-from vit.experiments import advice, estimate, ledger, report
-from vit.experiments.findings import findings
+from vit.experiments import estimate, ledger, report
 from vit.experiments.grid import TUNE_SEED, Cell, Study, best_trial
 from vit.experiments.ledger import Ledger
 from vit.experiments.live import Live
@@ -44,11 +43,9 @@ def main(args: list[str]) -> int:
         job.do(list(study.tuning()))
         chosen = {arm.name: _chosen(study, book, arm.name) for arm in study.arms}
         failed = replace(job, runner=replace(job.runner, chosen=chosen)).do(list(study.runs()))
-        page = report.write(folder)
-    print(advice.recommendation(findings(folder)))
-    print(f"the whole report: {page}")
+        report.say(folder, settings.size)
     if failed:
-        print(f"{failed} runs failed, see {folder / 'runs'}; --retry_failed true takes them up again")
+        print(f"{failed} runs failed, see {folder / 'runs'}; --retry-failed takes them up again")
     return int(failed > 0)
 
 

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from vit.files import write_atomically
 
 STUDY, ROWS = "study.json", "runs.jsonl"
+PATIENCE = 5.0  # seconds: the workers of a study that was killed end within moments, and the lock with them
 MAY_GROW = ("seeds", "sizes", "compare_precision")  # further rows leave the finished ones as they are
 
 
@@ -54,7 +55,7 @@ def claimed(folder: Path, study: dict[str, Any]) -> Iterator[Ledger]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=5)  # the workers of a study that was killed end within moments
+        lock.acquire(timeout=PATIENCE)
     except Timeout:
         raise ValueError(f"another process is running the study in {folder}") from None
     try:
@@ -83,13 +84,9 @@ def continues(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -
             f"{now['study']} {now['version']}: choose another --out"
         )
     now = json.loads(json.dumps(now))  # tuples are lists on disk
-    for name in now:
-        if name in MAY_GROW and (
-            before[name] is None or (isinstance(now[name], list) and set(before[name]) <= set(now[name]))
-        ):
-            continue
-        if before.get(name) != now[name]:
-            there, asked = _first_difference(before.get(name), now[name])
+    for name, value in now.items():
+        if not (name in MAY_GROW and _grows(before.get(name), value)) and before.get(name) != value:
+            there, asked = _first_difference(before.get(name), value)
             raise ValueError(f"{folder} holds a study with {name} {there}, asked for {asked}: choose another --out")
 
 
@@ -110,6 +107,10 @@ def read(path: Path) -> list[dict[str, Any]]:
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}:{number} is no row of a study: {error}") from error
     return rows
+
+
+def _grows(before: Any, now: Any) -> bool:
+    return before is None or (isinstance(before, list) and set(before) <= set(now))
 
 
 def _drop_torn_line(file: Any) -> None:

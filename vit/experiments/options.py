@@ -1,5 +1,6 @@
 """The command line of a study: its own options, the overlays and options it hands on to every run."""
 
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from vit.commandline.overlays import resolve
 from vit.experiments.arms import Candidate
 from vit.experiments.plan import DataSize
 
+SWITCHES = ("--dry_run", "--retry_failed")
 OF_RUNS = {"trainer", "model", "data", "seed_everything"}
 """What the keys of an overlay for ``vit fit``, and its options, begin with."""
 
@@ -34,15 +36,19 @@ def parse(args: Sequence[str]) -> Options:
     configs: list[str] = []
     options: list[str] = []
     own: list[str] = []
-    rest = iter(args)
-    for argument in rest:
-        flag, equals, value = argument.partition("=")
+    rest = deque(args)
+    while rest:
+        flag, equals, value = rest.popleft().partition("=")
         if flag in ("-h", "--help"):
             own.append("--help")
             continue
         if not flag.startswith("-"):
-            raise ValueError(f"unexpected argument {argument!r}: options begin with --, configs follow -c")
-        value = value if equals else next(rest, "")
+            raise ValueError(f"unexpected argument {flag!r}: options begin with --, configs follow -c")
+        if (switch := f"--{flag.lstrip('-').replace('-', '_')}") in SWITCHES:
+            given = value if equals else rest.popleft() if rest and rest[0] in ("true", "false") else "true"
+            own.append(f"{switch}={given}")
+            continue
+        value = value if equals else rest.popleft() if rest else ""
         if not value:
             raise ValueError(f"{flag} expects a value")
         if flag in ("-c", "--config"):
@@ -56,7 +62,10 @@ def parse(args: Sequence[str]) -> Options:
 
 
 def _is_overlay(name: str) -> bool:
-    return yaml.safe_load(resolve(name).read_text(encoding="utf-8")).keys() <= OF_RUNS
+    content = yaml.safe_load(resolve(name).read_text(encoding="utf-8"))
+    if "net" in ((content.get("model") or {}).get("init_args") or {}):
+        raise ValueError(f"-c {name} sets the net of every run, which the arms do: see candidates in study/cpu")
+    return content.keys() <= OF_RUNS
 
 
 def _settings(configs: Sequence[str], own: Sequence[str]) -> DataSize:

@@ -49,6 +49,7 @@ class DataSize:
         precision: of all runs (default: bf16-mixed where the device supports it well, else 32-true).
         compare_precision: repeat the runs at tune_size in this precision.
         fit: configuration all runs share, as in a YAML overlay of vit fit.
+        size: how many pictures of your own the recommendation is for (default: the largest of sizes).
         workers: runs at once (default: one per core; 2 on CUDA).
         out: folder of the study; the same command continues there (default: runs/data-size-<data>).
         dry_run: print the grid and an estimate of its time, and stop.
@@ -67,14 +68,16 @@ class DataSize:
     precision: str | None = None
     compare_precision: str | None = None
     fit: dict[str, Any] = field(default_factory=dict)
+    size: int | None = None
     workers: int | None = None
     out: str | None = None
     dry_run: bool = False
     retry_failed: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in (("seeds", self.seeds), ("amount", self.amount), ("workers", self.workers or 1)):
-            if value < 1:
+        at_least_one = {"seeds": self.seeds, "amount": self.amount, "workers": self.workers, "size": self.size}
+        for name, value in at_least_one.items():
+            if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if not self.trials or any(set(trial) != {"lr", "weight_decay"} for trial in self.trials):
             raise ValueError(f"expected trials of lr and weight_decay, got {self.trials}")

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from vit.analysis.plots.scaling import Curve, Span, accuracy_by_size
 from vit.analysis.statistics import MIN_SEEDS, smallest_p
+from vit.commandline.arguments import take
 from vit.experiments import advice
 from vit.experiments.findings import Difference, Findings, findings
 from vit.files import write_atomically
@@ -25,6 +26,26 @@ MATCHED = {
     "compute": "arms of about the same compute for a picture",
     "none": "arms as they are, of different sizes",
 }
+
+
+def main(args: list[str]) -> int:
+    """``vit study report DIR [--size N]``: write the report and say what it advises.
+
+    Raises:
+        ValueError: no study there, or a size that is no number.
+    """
+    (size,), rest = take(args, "--size")
+    if len(rest) != 1 or not (size or "1").isdecimal():
+        raise ValueError(f"expected vit study report DIR [--size N], got {' '.join(args)}")
+    say(Path(rest[0]), None if size is None else int(size))
+    return 0
+
+
+def say(folder: Path, size: int | None = None) -> None:
+    """Write the report, and its advice to the terminal."""
+    path = write(folder, size)
+    advised = advice.recommendation(findings(folder), size)
+    print("\n".join((advised.headline, *advised.sentences, f"The whole report: {path}")))
 
 
 def write(folder: Path, size: int | None = None) -> Path:

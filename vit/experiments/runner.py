@@ -47,15 +47,15 @@ class Runner:
         if path.exists():
             rmtree(path)
         os.environ.update(WANDB_RUN_GROUP=self.folder.resolve().name, WANDB_JOB_TYPE=cell.kind)
-        started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        began, started = time.monotonic(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
         settings = self.study.trials[cell.trial] if cell.trial is not None else self.chosen[cell.arm]
         overlays = [*self.study.arm(cell.arm).configs, str(self.folder / SHARED), *self.study.configs]
         args = [word for name in overlays for word in ("-c", name)] + arguments(self.study, cell, settings)
         _, metrics = run.fit([*args, *self.options, "--run", str(path)])
         tested = run.test(["--load", str(path), *_places(self.options)]) if cell.kind == "run" else {}
-        row = self._row(cell, settings, metrics, tested, started)
+        row = self._row(cell, settings, metrics, tested)
         rmtree(path / "checkpoints", ignore_errors=True)
-        return row
+        return {**row, "started": started, "seconds": round(time.monotonic() - began, 1)}
 
     def path(self, cell: Cell) -> Path:
         """Folder of a cell's run."""
@@ -75,7 +75,6 @@ class Runner:
         settings: Mapping[str, float],
         metrics: Mapping[str, float],
         tested: Mapping[str, Any],
-        started: str,
     ) -> dict[str, Any]:
         (sitting,) = json.loads((self.path(cell) / record.SITTINGS).read_text(encoding="utf-8"))
         arm = self.study.arm(cell.arm)
@@ -106,7 +105,6 @@ class Runner:
             "commit": sitting["commit"],
             "versions": sitting["versions"],
             "hardware": sitting["hardware"],
-            "started": started,
         }
 
 

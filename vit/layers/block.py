@@ -85,6 +85,9 @@ class PostNormBlock(nn.Module):
 class ConformerBlock(nn.Module):
     """x + mlp1 / 2, + mixer, + conv, + mlp2 / 2, each of its own norm, then a norm.  Gulati et al. 2020, eq. 1.
 
+    Prefix tokens pass the convolution untouched (see `ConvModule`): a class token read after the last block has not
+    seen that block's convolution, so mean pooling suits a stack of these better.
+
     Args:
         dim: channels.
         grid: sizes the mixer's and the convolution module's parameters.

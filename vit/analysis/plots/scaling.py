@@ -136,6 +136,8 @@ def _scale(accuracy: Axes, cost: Axes, curves: Sequence[Curve]) -> None:
         axes.minorticks_off()
     accuracy.set_xlim(sizes[0] / margin, right * margin)
     cost.set_xlim(sizes[0] / margin, sizes[-1] * margin)
+    low, high = accuracy.get_ylim()
+    accuracy.set_ylim(max(low, 0.0), min(high, 1.0))  # two seeds have an interval far beyond what can be
     accuracy.set_xticks(shown := _apart(sizes, 7), [f"{size:,}" for size in shown])
     cost.set_xticks(shown := _apart(sizes, 3), [f"{size:,}" for size in shown])
     accuracy.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")

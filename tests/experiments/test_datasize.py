@@ -1,0 +1,184 @@
+"""The study itself: a small one from the command line, and what is skipped, kept and taken up again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import vit
+from tests.experiments.studies import YAML, study
+from vit.data.module import Images
+from vit.experiments import datasize
+from vit.experiments.datasize import Job
+from vit.experiments.grid import Cell
+from vit.experiments.ledger import ROWS, Ledger, read
+from vit.experiments.runner import Runner
+from vit.experiments.workers import Failed
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+OF_THE_MOMENT = ("fit_seconds", "seconds", "train_images_per_s", "started", "hardware")
+
+
+def command(config: Path, out: Path, *options: str) -> list[str]:
+    options = ("--sizes", "30,100", "--workers", "2", *options)
+    return [sys.executable, "-m", "vit", "study", "data-size", "-c", str(config), "--out", str(out), *options]
+
+
+def call(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("study") / "study.yaml"
+    path.write_text(YAML)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(config: Path) -> tuple[Path, str]:
+    """A finished study and what it printed; not to be written to."""
+    out = config.parent / "out"
+    done = call(*command(config, out))
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return out, done.stdout
+
+
+def lasting(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Rows by key, without what differs from one time to the next."""
+    return {row["key"]: {k: v for k, v in row.items() if k not in OF_THE_MOMENT} for row in rows}
+
+
+def test_each_run_is_a_row_that_says_how_it_was_made(finished: tuple[Path, str]):
+    out, _ = finished
+    rows = {row["key"]: row for row in read(out / ROWS)}
+    assert set(rows) == {
+        "tune-vit-30-1000-32-true-0",
+        "tune-cnn-30-1000-32-true-0",
+        *(f"run-{arm}-{size}-0-32-true" for arm in ("vit", "cnn") for size in (30, 100)),
+    }
+    for row in rows.values():
+        assert row["status"] == "done" and row["options"] == {"lr": 0.002, "weight_decay": 0.05} and row["steps"] == 3
+        assert (row["acc"] is None) == (row["kind"] == "tune") and 0 <= row["val_acc"] <= 1 and row["fit_seconds"] > 0
+        assert row["versions"]["torch"] and row["hardware"]["cpu"] and row["command"].startswith("vit fit -c model/")
+        assert str(out) not in json.dumps(row)
+    assert {row["n_test"] for row in rows.values() if row["kind"] == "run"} == {359}
+    assert (
+        len({row["config_hash"] for row in rows.values()}) == 6
+        and len({r["manifest_hash"] for r in rows.values()}) == 1
+    )
+    assert rows["run-vit-100-0-32-true"]["subset_hash"] == rows["run-cnn-100-0-32-true"]["subset_hash"]
+    assert rows["run-vit-100-0-32-true"]["subset_hash"] != rows["run-vit-30-0-32-true"]["subset_hash"]
+
+
+def test_the_manifest_names_the_pictures_a_run_was_trained_on(finished: tuple[Path, str]):
+    out, _ = finished
+    order = json.loads((out / "subsets" / "seed-0.json").read_text())["order"]
+    assert len(order) == len(set(order)) == 100
+    data = Images(train_size=30, seed=0)
+    assert sorted(order[:30]) == data.train_samples.tolist()
+    saved = yaml.safe_load((out / "runs" / "run-vit-30-0-32-true" / "config.yaml").read_text())
+    assert saved["data"]["train_size"] == 30 and saved["seed_everything"] == 0
+
+
+def test_what_is_left_of_a_run_is_its_model_and_its_metrics(finished: tuple[Path, str]):
+    out, _ = finished
+    left = {path.name for path in (out / "runs" / "run-cnn-100-0-32-true").iterdir()}
+    assert left == {"config.yaml", "fit.json", "metrics.csv", "model.json", "model.safetensors", "test.json"}
+    assert not list((out / "runs").glob("*.log"))
+    model = vit.load(out / "runs" / "run-cnn-100-0-32-true")
+    assert model.predict(np.zeros((8, 8), np.uint8))[0].label in model.classes
+
+
+def test_it_ends_with_advice_and_a_report(finished: tuple[Path, str]):
+    out, said = finished
+    assert "No claim yet for 100 images." in said and "5 more (has 1)" in said
+    assert f"The whole report: {out / 'report.html'}" in said
+    assert {path.name for path in out.iterdir()} >= {"report.html", "summary.csv", "curves.png", "study.json", ROWS}
+
+
+def test_the_same_command_does_nothing_again_and_more_seeds_only_the_new_ones(config: Path, finished, tmp_path: Path):
+    out = tmp_path / "copy"
+    call("cp", "-r", str(finished[0]), str(out))
+    before = (out / ROWS).read_text()
+    assert call(*command(config, out)).returncode == 0
+    assert (out / ROWS).read_text() == before
+    refused = call(*command(config, out, "--amount", "4"))
+    assert refused.returncode == 2 and "holds a study with amount 3, asked for 4" in refused.stderr
+    assert (out / ROWS).read_text() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [0, 1, 3, 5])
+def test_killed_and_started_again_it_ends_as_if_undisturbed(config: Path, finished, tmp_path: Path, rows: int):
+    out = tmp_path / "out"
+    process = subprocess.Popen(command(config, out), env=ENVIRONMENT, start_new_session=True)
+    while len(read(out / ROWS)) < rows or not any((out / "runs").glob("*")):
+        time.sleep(0.05)
+    time.sleep(1.0)  # somewhere within the next runs
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    again = call(*command(config, out))
+    assert again.returncode == 0, again.stderr
+    assert lasting(read(out / ROWS)) == lasting(read(finished[0] / ROWS))
+    assert len(read(out / ROWS)) == 6
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
+    """A job whose runs are done at once, in this process; those of a seed in ``failing`` fail."""
+
+    class AtOnce:
+        def __init__(self, work: Callable[[Cell], dict], *_: object) -> None:
+            self.running: dict[Cell, object] = {}
+
+        def results(self, tasks: Sequence[Cell], tick: Callable[[], None]) -> Iterator[tuple[Cell, Any]]:
+            for task in tasks:
+                self.running = {task: None}
+                tick()
+                ran.append(task)
+                yield task, Failed("broke") if task.seed in failing else finished_row(task)
+
+    def finished_row(cell: Cell) -> dict[str, Any]:
+        return {"key": cell.key, "status": "done", "acc": 0.5, "val_acc": 0.5}
+
+    ran: list[Cell] = []
+    failing: set[int] = set()
+    monkeypatch.setattr(datasize, "Pool", AtOnce)
+
+    def make(retry_failed: bool = False, fail: Sequence[int] = ()) -> tuple[Job, list[Cell]]:
+        ran.clear()
+        failing.clear()
+        failing.update(fail)
+        return Job(Runner(study(), tmp_path, (), {}), Ledger(tmp_path), 1, False, retry_failed), ran
+
+    return make
+
+
+def test_failed_runs_are_kept_shown_and_retried_only_when_asked(job, capsys):
+    cells = list(study().runs())
+    first, ran = job(fail=[1])
+    assert first.do(cells) == 4 and ran == cells
+    assert "run-vit-30-1-32-true failed: broke" in capsys.readouterr().err
+    again, ran = job()
+    assert again.do(cells) == 4 and ran == []
+    retried, ran = job(retry_failed=True)
+    assert retried.do(cells) == 0 and ran == [cell for cell in cells if cell.seed == 1]
+
+
+def test_an_interrupted_job_goes_on_where_it_stopped(job):
+    cells = list(study().runs())
+    first, _ = job()
+    first.do(cells[:3])
+    second, ran = job()
+    assert second.do(cells) == 0 and ran == cells[3:]

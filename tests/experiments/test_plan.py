@@ -1,0 +1,102 @@
+"""From the command line to the grid, and what cannot be said in one line each."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.experiments.studies import YAML
+from vit.commandline.overlays import packaged_names
+from vit.commandline.quiet import quiet
+from vit.experiments.grid import Study
+from vit.experiments.options import parse
+from vit.experiments.plan import plan
+
+WIDTH = "model.init_args.net.init_args.width"
+PACKAGED = [name for name in packaged_names() if name.startswith("study/")]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "study.yaml"
+    path.write_text(YAML)
+    return str(path)
+
+
+def planned(*args: str) -> Study:
+    with quiet():
+        return plan(*parse(args)).study
+
+
+def test_options_go_where_they_belong(config: str):
+    settings, configs, options = parse(
+        [
+            "-c",
+            config,
+            "-c",
+            "data/digits",
+            "--data.batch_size",
+            "16",
+            "--arms",
+            "cnn,vit",
+            "--sizes=30,10",
+            "--dry-run",
+        ]
+    )
+    assert configs == ("data/digits",) and options == ("--data.batch_size=16",)
+    assert settings.arms == ["cnn", "vit"] and settings.sizes == [30, 10] and settings.dry_run is True
+    assert settings.trials == [{"lr": 0.002, "weight_decay": 0.05}] and settings.candidates["cnn"].high == 8.0
+    assert settings.fit["trainer"]["callbacks"][0]["class_path"] == "vit.tasks.release.Release"
+
+
+def test_the_grid_of_a_command_line(config: str):
+    wide = "--data.img_size=16"  # 4x4 patches of 2: more positions and pixels for the first arm alone
+    study = planned("-c", config, "--sizes", "100,30", "--seeds", "2", "--data.batch_size", "16", wide)
+    assert study.sizes == (30, 100) and study.seeds == (0, 1) and study.tune_size == 30 and study.batch_size == 16
+    assert study.precision == "32-true" and study.data["name"] == "digits" and study.data["classes"] == 10
+    assert [study.data[split] for split in ("train", "validation", "test")] == [1295, 143, 359]
+    vit, cnn = study.arms
+    assert abs(cnn.parameters / vit.parameters - 1) <= 0.02 and vit.options == {}
+
+
+def test_a_dial_is_turned_where_the_nets_differ(config: str):
+    study = planned("-c", config, "--match", "compute")
+    vit, cnn = study.arms
+    (value,) = cnn.options.values()
+    assert abs(cnn.macs / vit.macs - 1) <= 0.02 and cnn.options.keys() == {WIDTH} and value > 0.2
+    assert cnn.parameters > 3 * vit.parameters
+
+
+def test_sizes_are_chosen_by_what_there_is(config: str):
+    assert planned("-c", config, "--arms", "vit").sizes == (100, 300, 1000)
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_packaged_studies_are_matched_within_two_percent(name: str):
+    study = planned("-c", name, "-c", "data/digits", "--sizes", "100")
+    first, *others = study.arms
+    assert len(others) == 2 and all(abs(arm.parameters / first.parameters - 1) <= 0.02 for arm in others)
+    assert len(study.trials) == 6 and len(study.seeds) >= 6
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--arms", "vit,cnm"], "unknown arm 'cnm': expected some of vit, cnn, fixed, did you mean 'cnn'"),
+        (["--sizes", "100,2000"], "size 2000 is more than the 1295 pictures there are to train on"),
+        (["--sizes", "5"], "size 5 leaves some of the 10 classes without a picture: expected 10 or more"),
+        (["--seeds", "0"], "seeds must be at least 1, got 0"),
+        (["--sizes", "many"], "sizes"),
+        (["--budget", "hours"], "budget"),
+        (["--seed", "3"], "--seed: no such option; did you mean '--seeds'"),
+        (["--trainer.max_steps", "5"], "--trainer.max_steps is set by the study, for every run: see --amount"),
+        (["--data.trian_size", "5"], "trian_size"),
+        (["-c", "model/vit_tiny"], "-c model/vit_tiny sets the net of every run, which the arms do"),
+        (["-c", "study/cpv"], "no config 'study/cpv'"),
+        (["my_photos"], "unexpected argument 'my_photos'"),
+        (["--out"], "--out expects a value"),
+    ],
+)
+def test_what_cannot_be_is_one_line(config: str, args: list[str], words: str):
+    with pytest.raises(ValueError) as error:
+        planned("-c", config, *args)
+    assert words in str(error.value) and "\n" not in str(error.value)
