@@ -275,6 +275,26 @@ def test_compile_leaves_no_trace_in_checkpoints(trainer, tmp_path):
     assert_close(dict(plain.state_dict()), saved["state_dict"], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(("algorithm", "norm"), [("norm", lambda g: g.norm()), ("value", lambda g: g.abs().max())])
+def test_gradients_are_clipped_beside_the_fused_optimiser_in_every_precision(trainer, precision, algorithm, norm):
+    seen = []
+
+    class Look(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            seen.append(
+                norm(torch.cat([p.grad.flatten() for p in pl_module.parameters() if p.grad is not None])).item()
+            )
+
+    model, clip = task(), {"gradient_clip_val": 1e-3, "gradient_clip_algorithm": algorithm}
+    fitted = trainer(
+        precision=precision, max_epochs=1, limit_train_batches=3, limit_val_batches=1, callbacks=[Look()], **clip
+    )
+    fitted.fit(model, data())
+    assert fitted.optimizers[0].defaults["fused"] is True
+    assert len(seen) == 3 and max(seen) <= 1.001e-3 and min(seen) > 0.9e-3
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 def test_mixed_precision_and_fused_adamw_train_and_resume_on_cuda(trainer, tmp_path, precision):
