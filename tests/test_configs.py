@@ -110,6 +110,7 @@ def test_headers_say_what_it_is_and_what_to_type() -> None:
         assert lines[0].startswith("# "), name
         command = f"vit study data-size -c {name}" if name.startswith("study/") else "vit fit -c"
         assert name == "base" or any(command in line for line in header), name
+        assert name == "base" or sum(line.startswith("# Expect") for line in header) == 1, name
         assert all(len(line) <= 120 for line in lines), name
 
 

@@ -30,6 +30,23 @@ def test_digits() -> None:
     assert mean(accuracies) >= 98
 
 
+def test_overlays_on_digits() -> None:
+    stacks = {}
+    for record in records("digits_overlays"):
+        words = record["fit"][0]["command"].split()
+        (name,) = {words[place + 1] for place, word in enumerate(words) if word == "-c"} - {"quickstart", "data/digits"}
+        if record["fit"][0]["seed"] == 0:
+            stacks[name] = 100 * record["test"]["acc"]
+    said = {
+        path.relative_to(ROOT / "configs").with_suffix("").as_posix(): path.read_text()
+        for path in (ROOT / "configs").rglob("*.yaml")
+        if "digits_overlays.jsonl" in path.read_text()
+    }
+    assert said.keys() == stacks.keys()
+    for name, accuracy in stacks.items():
+        assert f": {accuracy:.1f} % (seed 0, results/digits_overlays.jsonl)" in said[name], name
+
+
 def test_fashion_mnist() -> None:
     (record,) = records("fashion_mnist")
     low, high = (100 * bound for bound in record["test"]["acc_95"])
@@ -46,5 +63,5 @@ def test_train_step_against_timm() -> None:
 
 
 def test_no_record_names_a_local_path() -> None:
-    for path in (ROOT / "results").glob("*.jsonl"):
+    for path in (ROOT / "results").rglob("*.jsonl"):
         assert not re.search(r'"(/|\.\./|~)', path.read_text()), path.name
