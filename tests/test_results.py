@@ -7,6 +7,8 @@ from statistics import mean, stdev
 
 from scipy.stats import t
 
+from vit.experiments.findings import Difference, Pair, findings
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -54,6 +56,34 @@ def test_fashion_mnist() -> None:
     assert f"{minutes:.1f} minutes on one CPU core | {accuracy:.1f} % ({low:.1f} to {high:.1f}, one seed)" in README
     assert f"Expect {accuracy:.1f} % (one seed)" in (ROOT / "configs/data/fashion_mnist.yaml").read_text()
     assert accuracy >= 90 and minutes < 15
+
+
+def test_data_size_on_fashion_mnist() -> None:
+    found = findings(ROOT / "results" / "data-size-fashion-mnist")
+    assert found.missing == 0 and all(len(cell.accuracies) == 6 for cell in found.cells)
+    last = {(d.first, d.second): [100 * x for x in d.interval] for d in found.differences if d.size == 10_000}
+    behind, low, high = (-x for x in last["hybrid", "cnn"])
+    assert f"it is {behind:.1f} points ({high:.1f} to {low:.1f}) ahead of the hybrid" in README
+    behind, low, high = (-x for x in last["vit", "hybrid"])
+    assert f"which is {behind:.1f} ({high:.1f} to {low:.1f}) ahead\nof the ViT" in README
+    for pair in found.pairs:
+        assert pair.second != "cnn" or all(
+            d.interval.high < 0 for d in found.differences if of(d, pair) and d.size >= 300
+        )
+    means = {(cell.arm, cell.size): cell.mean for cell in found.cells}
+    assert all(means[arm, 10_000] - means[arm, 1_000] < 0.01 for arm in found.arms)
+    speed = {cell.arm: cell.images_per_s for cell in found.cells if cell.size == 10_000}
+    assert f"({speed['cnn']:.0f} against {speed['vit']:.0f} images/s)" in README
+    for row in found.precisions:
+        value, low, high = (100 * x for x in row.difference)
+        assert f"{value:+.1f}" in README and re.search(rf"\({low:+.1f} to\s\{high:+.1f}\)", README), row
+    for arm, config in (("vit", "vit"), ("hybrid", "conformer"), ("cnn", "resnet")):
+        header = (ROOT / "configs" / "model" / f"{config}_pico.yaml").read_text()
+        assert f"# Expect {100 * means[arm, 10_000]:.1f} % on Fashion-MNIST: mean of 6 seeds" in header
+
+
+def of(difference: Difference, pair: Pair) -> bool:
+    return (difference.first, difference.second) == (pair.first, pair.second)
 
 
 def test_train_step_against_timm() -> None:

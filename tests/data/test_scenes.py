@@ -17,7 +17,7 @@ TASKS: tuple[Task, ...] = ("texture", "shape", "relation")
 TRAIN, TEST = 3000, 2000
 # Chance is 0.25 of 2,000; three standard errors of a share are 0.029, six points allow for twice that.
 CHANCE, SLACK = 0.25, 0.06
-PINNED = {"texture": "56059789ea72f7e3", "shape": "fba5b2fdaf6c81b8", "relation": "11a2da09da4be3ae"}
+PINNED = {"texture": "c69c08833945f236", "shape": "ec0f5f8d739ec9bb", "relation": "e7afba89cafbb6a6"}
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,8 @@ def test_masks_cover_the_objects(task: Task, drawn):
         inner.max(0) == 0,
     )  # away from edges
     back = np.array([np.median(g[m]) for g, m in zip(grey, ground, strict=True)])[:, None, None]
-    assert (np.abs(grey - back)[inside] > 0.12).mean() > 0.93 and (np.abs(grey - back)[ground] < 0.12).mean() > 0.99
+    least = 0.75 if parts == 2 else 0.93  # stripes pass through the middle grey of a pair's background
+    assert (np.abs(grey - back)[inside] > 0.12).mean() > least and (np.abs(grey - back)[ground] < 0.12).mean() > 0.99
 
 
 def test_areas_of_outlines_are_equal():
@@ -113,16 +114,51 @@ def test_areas_of_outlines_are_equal():
     assert np.ptp(means) / means.mean() < 0.04  # corners cut by the border are the rest
 
 
+def directions(scenes: Scenes, count: int) -> np.ndarray:
+    """Of the stripes of each object (n 2), in eighths of a turn, 0 to 4."""
+    cos, sin = scenes.objects(range(count)).grain.T
+    return (np.rint(np.arctan2(sin, cos) / (np.pi / 4)).astype(int) % 4).reshape(count, 2)
+
+
 def test_relation_is_that_of_two_distant_objects():
     scenes = Scenes("relation", 1, 4000)
     masks, objects = scenes.masks(range(4000)), scenes.objects(range(4000))
     assert not (masks[..., :16] == 2).any() and not (masks[..., 16:] == 1).any()
     left, right = (objects.place[part::2, 0] + 16 * part for part in (0, 1))
-    assert (right - left).min() > 13.5 and (right - left).mean() > 15
-    same_shape = objects.shape[::2] == objects.shape[1::2]
-    same_texture = objects.texture[::2] == objects.texture[1::2]
-    assert np.array_equal(scenes.labels, 2 * ~same_shape + ~same_texture)
-    assert CLASSES["relation"][1:3] == ("same shape", "same texture")
+    assert (right - left).min() > 13.5 and (right - left).mean() > 14
+    turned = directions(scenes, 4000)
+    assert np.array_equal(scenes.labels, (turned[:, 1] - turned[:, 0]) % 4)
+    assert (objects.texture == 0).all() and CLASSES["relation"][2] == "turned by 90"
+
+
+def test_a_relation_survives_the_mirror():
+    """Augmentation flips: stripes change their sense of turning, and the objects their places."""
+    scenes = Scenes("relation", 1, 4000)
+    left, right = directions(scenes, 4000).T
+    assert np.array_equal((-left - -right) % 4, scenes.labels)
+
+
+def test_one_object_alone_tells_no_relation_and_both_do():
+    """From the numbers they are drawn with, which no picture tells better."""
+    scenes, labels = Scenes("relation", 1, TRAIN + TEST), Scenes("relation", 1, TRAIN + TEST).labels
+    objects, turned = scenes.objects(range(TRAIN + TEST)), directions(scenes, TRAIN + TEST)
+    shape = np.eye(4)[objects.shape].reshape(-1, 2, 4)
+    numbers = np.concatenate([objects.place, objects.radius[:, None], objects.grain, objects.turn], 1).reshape(-1, 2, 7)
+    alone = [np.concatenate([np.eye(4)[turned[:, part]], shape[:, part], numbers[:, part]], 1) for part in (0, 1)]
+    for features in alone:
+        for model in (RidgeClassifier(1.0), KNeighborsClassifier(15)):
+            assert abs(accuracy(model, features, labels) - CHANCE) < SLACK
+    both = np.concatenate([np.eye(4)[turned[:, part]] for part in (0, 1)], 1)
+    assert accuracy(KNeighborsClassifier(15), both, labels) == 1
+    unordered = np.sort(turned, 1)  # which directions there are, without where
+    assert 0.7 < accuracy(KNeighborsClassifier(15), np.eye(4)[unordered].reshape(-1, 8), labels) < 0.79
+
+
+def test_no_texture_or_direction_of_one_object_goes_with_the_relation():
+    scenes = Scenes("relation", 1, 4000)
+    for kinds in (*directions(scenes, 4000).T, *scenes.objects(range(4000)).shape.reshape(4000, 2).T):
+        table = np.array([np.bincount(kinds[scenes.labels == c], minlength=4) for c in range(4)])
+        assert ((table - table.mean(0)) ** 2 / table.mean(0)).sum() < 27.9  # chi-square, 9 degrees, p = 0.001
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -156,23 +192,18 @@ def test_colours_do_not_tell(task: str, drawn):
         assert abs(accuracy(model, features, labels) - CHANCE) < SLACK
 
 
-def test_one_object_alone_tells_no_relation(drawn):
-    pictures, labels = drawn["relation"]
-    for half in (pictures[:, :, :16], pictures[:, :, 16:]):
-        for model in (RidgeClassifier(100.0), KNeighborsClassifier(15)):
-            assert abs(accuracy(model, flat(half[:, ::2, ::2]), labels) - CHANCE) < SLACK
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["texture", "shape"])
-def test_a_small_cnn_learns_texture_and_shape(task: Task):
+@pytest.mark.parametrize(("task", "least"), [("texture", 0.5), ("shape", 0.5), ("relation", 0.6)])
+def test_a_small_cnn_learns_the_class(task: Task, least: float):
     scenes, held = Scenes(task, 1, 64 * 600), Scenes(task, 3, 1000)
     widths = (3, 16, 32, 64)
     blocks = [
         nn.Sequential(nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2))
         for a, b in pairwise(widths)
     ]
-    net = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 4))
+    net = nn.Sequential(
+        *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 4)
+    )
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     for step in range(600):
         index = np.arange(64 * step, 64 * step + 64)
@@ -182,7 +213,7 @@ def test_a_small_cnn_learns_texture_and_shape(task: Task):
         optimizer.step()
     with torch.no_grad():
         right = net.eval()(tensor(held, np.arange(1000))).argmax(1).numpy() == held.labels
-    assert right.mean() > 2 * CHANCE
+    assert right.mean() > least
 
 
 def tensor(scenes: Scenes, index: np.ndarray) -> torch.Tensor:

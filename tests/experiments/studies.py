@@ -41,6 +41,7 @@ def study(**changes: object) -> Study:
         "trials": ({"lr": 1e-3, "weight_decay": 0.05}, {"lr": 3e-3, "weight_decay": 0.1}),
         "fit": {},
         "configs": (),
+        "recipes": {"vit": "12", "cnn": "34"},
         "data": {"name": "digits", "manifest_hash": "ab", "classes": 10, "train": 1295, "validation": 143, "test": 359},
         "batch_size": 16,
     }

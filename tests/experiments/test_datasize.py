@@ -19,7 +19,7 @@ from tests.experiments.studies import YAML, study
 from vit.data.module import Images
 from vit.experiments import datasize
 from vit.experiments.datasize import Job
-from vit.experiments.grid import Cell
+from vit.experiments.grid import TUNE_SEED, Cell
 from vit.experiments.ledger import ROWS, Ledger, read
 from vit.experiments.runner import Runner
 from vit.experiments.workers import Failed
@@ -174,6 +174,28 @@ def test_failed_runs_are_kept_shown_and_retried_only_when_asked(job, capsys):
     assert again.do(cells) == 4 and ran == []
     retried, ran = job(retry_failed=True)
     assert retried.do(cells) == 0 and ran == [cell for cell in cells if cell.seed == 1]
+
+
+def test_tuning_is_not_taken_up_again_once_it_was_used(job):
+    """A trial that succeeds late could change an arm's setting between its runs."""
+    tuning, runs = list(study().tuning()), list(study().runs())
+    first, _ = job(fail=[TUNE_SEED])
+    assert first.do(tuning) == 4
+    again, ran = job(retry_failed=True)
+    assert again.do(tuning) == 0 and ran == tuning
+    used, _ = job(fail=[TUNE_SEED])
+    for cell in tuning:
+        used.book.append(used.runner.failed(cell, "broke"))
+    used.book.append({"key": runs[0].key, "kind": "run", "arm": "vit", "status": "done"})
+    late, ran = job(retry_failed=True)
+    late.do(tuning)
+    assert {cell.arm for cell in ran} == {"cnn"}
+
+
+def test_data_that_changed_under_a_study_fail_the_run(tmp_path: Path):
+    (tmp_path / "model.json").write_text(json.dumps({"data": {"manifest_hash": "cd"}}))
+    with pytest.raises(ValueError, match="the data changed since the study began: expected ab, got cd"):
+        Runner(study(), tmp_path, (), {})._check_data(tmp_path)
 
 
 def test_an_interrupted_job_goes_on_where_it_stopped(job):

@@ -70,6 +70,23 @@ def test_sizes_are_chosen_by_what_there_is(config: str):
     assert planned("-c", config, "--arms", "vit").sizes == (100, 300, 1000)
 
 
+def test_a_precision_is_not_compared_with_itself(config: str):
+    assert planned("-c", config, "--arms", "vit", "--compare-precision", "32-true").compare_precision is None
+    assert planned("-c", config, "--arms", "vit", "--compare-precision", "bf16-mixed").compare_precision == "bf16-mixed"
+
+
+def test_what_decides_a_run_is_part_of_the_study(config: str, tmp_path: Path):
+    args = ("-c", config, "--arms", "vit", "--sizes", "30")
+    first = planned(*args)
+    assert planned(*args, "--data.num_workers", "1") == first
+    for option in (
+        "--data.augment=light",
+        "--model.init_args.criterion.label_smoothing=0.2",
+        "--trainer.gradient_clip_val=2",
+    ):
+        assert planned(*args, option).recipes != first.recipes
+
+
 @pytest.mark.parametrize("name", PACKAGED)
 def test_packaged_studies_are_matched_within_two_percent(name: str):
     study = planned("-c", name, "-c", "data/digits", "--sizes", "100")
@@ -90,6 +107,15 @@ def test_packaged_studies_are_matched_within_two_percent(name: str):
         (["--seed", "3"], "--seed: no such option; did you mean '--seeds'"),
         (["--trainer.max_steps", "5"], "--trainer.max_steps is set by the study, for every run: see --amount"),
         (["--data.trian_size", "5"], "trian_size"),
+        (
+            ["--model.init_args.optimizer.lr", "0.1"],
+            "--model.optimizer.lr is set by the study, for every run: see --trials",
+        ),
+        (["--sizes", "[]"], "sizes: expected at least one number"),
+        (
+            ["--sizes", "30,60", "--tune-size", "100", "--compare-precision", "bf16-mixed"],
+            "expected it among sizes (30, 60)",
+        ),
         (["-c", "model/vit_tiny"], "-c model/vit_tiny sets the net of every run, which the arms do"),
         (["-c", "study/cpv"], "no config 'study/cpv'"),
         (["my_photos"], "unexpected argument 'my_photos'"),

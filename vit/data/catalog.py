@@ -22,6 +22,7 @@ Split = Literal["train", "val", "test"]
 DOWNLOADS = "data"  # where torchvision's sets go and are looked for unless a root is given
 DIGITS_TEST_FRACTION, DIGITS_TEST_SEED = 0.2, 0
 SCENES: dict[str, Task] = {"scenes_texture": "texture", "scenes_shape": "shape", "scenes_relation": "relation"}
+SPREAD: dict[Task, float] = {"texture": 0.285, "shape": 0.285, "relation": 0.124}  # of a channel
 STREAMS: dict[Split, tuple[int, int]] = {"train": (1, 1_000_000), "val": (2, 5_000), "test": (3, 10_000)}  # seed, count
 
 FASHION = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
@@ -74,7 +75,7 @@ ENTRIES = {
     "fashion_mnist": Entry(FASHION, 28, (0.2860,), (0.3530,), "FashionMNIST/raw"),
     "cifar10": Entry(CIFAR10, 32, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), "cifar-10-batches-py"),
     "cifar100": Entry(CIFAR100, 32, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), "cifar-100-python"),
-    **{name: Entry(",".join(CLASSES[task]), SIDE, (0.5,) * 3, (0.285,) * 3) for name, task in SCENES.items()},
+    **{name: Entry(",".join(CLASSES[task]), SIDE, (0.5,) * 3, (SPREAD[task],) * 3) for name, task in SCENES.items()},
     "folder": Entry("", 64, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's mean and std
 }
 TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}

@@ -1,7 +1,9 @@
 """Pictures without end: textured objects before a background, each a pure function of (task, seed, index).
 
-Three tasks ask for different abilities: the texture of a surface (local), an outline (the whole object), and how two
-distant objects relate (of which one alone tells nothing).  Everything else is drawn independently of the class.
+Three tasks ask for different abilities: the texture of a surface, which any small patch of it tells; an outline, at
+which single corners hint and which the whole object tells; and how far the stripes of one object are turned against
+those of another, distant one.  There one object alone tells nothing, and which two directions are present, without
+where, tells at most three pictures in four.  Everything else is drawn independently of the class.
 """
 
 from collections.abc import Sequence
@@ -21,13 +23,14 @@ Task = Literal["texture", "shape", "relation"]
 CLASSES = {
     "texture": TEXTURES,
     "shape": OUTLINES,
-    "relation": ("both same", "same shape", "same texture", "both different"),
+    "relation": ("parallel", "turned by 45", "turned by 90", "turned by 135"),  # degrees, the right against the left
 }
-VERSION = 1  # of the generator: one more whenever any pixel or label changes
+VERSION = 2  # of the generator: one more whenever any pixel or label changes
 SIDE, KINDS, CHUNK = 32, 4, 64  # a chunk of pictures stays in the processor's cache
 ORDERS = np.array(list(permutations(range(KINDS))))
 LABELS, PICTURES, DRAWS = 3, 4, 5  # streams of keys, beside those of `order`
-FEW = 2  # textures that can be told apart on the small objects of a pair: stripes and checks
+STRIPES, MIDDLE = 0, 1  # texture and background level of a pair: differences in direction stay easy to see
+WOBBLE = 5  # of a pair's stripes to either side, in `TURNS`: 7 degrees
 KNOTS = 5  # of the background's noise, per side
 OF_PICTURE, OF_OBJECT, OF_PIXELS = 8 + KNOTS * KNOTS, 17, 128  # draws, and where those of the pixels begin
 LEVELS = np.array([0.15, 0.5, 0.85])  # brightness of background and of an object's two colours, in any order
@@ -120,31 +123,35 @@ class Scenes:
         return own, draws[:, :OF_PICTURE], rearrange(draws[:, OF_PICTURE:], "n (m k) -> n m k", m=self._parts)
 
     def _objects(self, indices: np.ndarray, scene: np.ndarray, draws: np.ndarray) -> Objects:
-        kinds = np.array([KINDS, KINDS if self._parts == 1 else FEW])  # of outlines and of textures
-        shape, pattern = rearrange(_whole(draws[..., :2], kinds), "n m k -> k n m")
+        shape, pattern = rearrange(_whole(draws[..., :2], KINDS), "n m k -> k n m")
+        turned = _whole(draws[..., 14], len(TURNS))
         labels = self._labels(indices)
         if self.task == "texture":
             pattern[:, 0] = labels
         elif self.task == "shape":
             shape[:, 0] = labels
-        else:  # the second is like the first, or any of the others
-            other = 1 + _whole(draws[:, 1, :2], kinds - 1)
-            shape[:, 1] = (shape[:, 0] + np.where(labels >= 2, other[:, 0], 0)) % kinds[0]
-            pattern[:, 1] = (pattern[:, 0] + np.where(labels % 2 == 1, other[:, 1], 0)) % kinds[1]
+        else:
+            eighths = np.stack([pattern[:, 0], pattern[:, 0] + labels], 1)  # of a turn, four of them being none
+            turned = eighths % 4 * (len(TURNS) // 8) + _whole(draws[..., 14], 2 * WOBBLE + 1) - WOBBLE
+            pattern = np.full_like(pattern, STRIPES)
         low, high = RADII[self._parts - 1]
         radius = low + (high - low) * draws[..., 2]
         low, high = PERIOD[self._parts - 1]
         period = low + (high - low) * draws[..., 3]
-        level, swap = _whole(scene[:, :1], 3), _whole(draws[..., 4], 2)
+        level, swap = self._level(scene)[:, None], _whole(draws[..., 4], 2)
         first, second = (
             _colours((level + 1 + swap) % 3, draws[..., 5:8]),
             _colours((level + 2 - swap) % 3, draws[..., 8:11]),
         )
         rows = (
             *(shape, pattern, _places(radius, draws[..., 11:13]), radius, TURNS[_whole(draws[..., 13], len(TURNS))]),
-            *(period, TURNS[_whole(draws[..., 14], len(TURNS))], draws[..., 15:17], np.stack([first, second], -2)),
+            *(period, TURNS[turned % len(TURNS)], draws[..., 15:17], np.stack([first, second], -2)),
         )
         return Objects(*(rearrange(row, "n m ... -> (n m) ...") for row in rows))
+
+    def _level(self, scene: np.ndarray) -> Int64[np.ndarray, " n"]:
+        """Of the background's brightness."""
+        return np.full(len(scene), MIDDLE) if self.task == "relation" else _whole(scene[:, 0], len(LEVELS))
 
     def _draw(self, indices: np.ndarray) -> UInt8[np.ndarray, "n h w c"]:
         own, scene, draws = self._uniforms(indices)
@@ -152,7 +159,7 @@ class Scenes:
         cover = np.clip(depth(objects, SIDE, width) + np.float32(0.5), 0, 1)
         second = np.clip(grain(objects, SIDE, width) + np.float32(0.5), 0, 1)
         back = rearrange(_background(scene), "n h (m w) -> (n m) (h w)", m=self._parts)
-        level = _whole(scene[:, 0], 3)
+        level = self._level(scene)
         ground = [repeat(_colours(level, scene[:, at : at + 3]), "n c -> (n m) c", m=self._parts) for at in (1, 4)]
         noise = _noise(own, self._parts)
         planes = np.empty((3, *cover.shape), np.uint8)
@@ -176,12 +183,12 @@ def _colours(level: np.ndarray, draws: Float[np.ndarray, "... 3"]) -> Float[np.n
 
 
 def _places(radius: Float[np.ndarray, "n m"], draws: Float[np.ndarray, "n m 2"]) -> Float[np.ndarray, "n m 2"]:
-    """Centres that depend on the size alone; the one of two keeps off the other's half."""
-    free = SIDE / 2 - 1.25 * radius  # corners may be cut
+    """Centres that depend on the size alone: the whole object lies inside, of two each within its own half."""
+    free = SIDE / 2 - REACH * radius
     y = SIDE / 2 + free * (2 * draws[..., 1] - 1)
     if radius.shape[1] == 1:
         return np.stack([SIDE / 2 + free * (2 * draws[..., 0] - 1), y], -1)
-    x = REACH * radius + 1.2 * draws[..., 0]  # from the middle of the picture
+    x = REACH * radius + (SIDE / 2 - 2 * REACH * radius).clip(0) * draws[..., 0]  # from the middle of the picture
     return np.stack([np.stack([SIDE / 2 - x[:, 0], x[:, 1]], 1), y], -1)
 
 

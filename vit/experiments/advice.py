@@ -49,11 +49,13 @@ def recommendation(found: Findings, size: int | None = None) -> Recommendation:
         f"{best.arm} reaches {accuracy(best.interval)} (mean of {len(best.accuracies)} seeds).",
         *(_compared(best, cell, against[cell.arm]) for cell in ready[1:]),
     ]
-    if late := [cell for cell in cells if cell not in ready]:
+    late = [cell for cell in cells if cell not in ready]
+    if late:
         sentences.append(_needed(late))
     sentences += [_doubled(found.fits[best.arm], best, asked), _costs(ready)]
     arms = [best.arm, *(cell.arm for cell in level)]
-    return Recommendation(near, tuple(arms), _headline(arms, near, len(cells)), tuple(filter(None, sentences)))
+    headline = _headline(arms, near, late, len(cells))
+    return Recommendation(near, () if late else tuple(arms), headline, tuple(filter(None, sentences)))
 
 
 def crossing_sentence(pair: Pair, differences: tuple[Difference, ...]) -> str:
@@ -110,7 +112,9 @@ def _compared(best: Cell, other: Cell, gain: Interval | None) -> str:
     )
 
 
-def _headline(arms: list[str], size: int, in_all: int) -> str:
+def _headline(arms: list[str], size: int, late: list[Cell], in_all: int) -> str:
+    if late:
+        return f"No claim yet for {size:,} images: not every arm has {MIN_SEEDS} seeds."
     if len(arms) > 1:
         return f"{', '.join(arms[:-1])} or {arms[-1]}: at {size:,} images no difference can be told."
     return f"Train {arms[0]} on {size:,} images." if in_all > 1 else f"Only {arms[0]} was studied."

@@ -71,7 +71,10 @@ class Job:
         return sum(self.book[cell.key]["status"] == "failed" for cell in cells)
 
     def _is_open(self, cell: Cell) -> bool:
-        return cell.key not in self.book or (self.retry_failed and self.book[cell.key]["status"] == "failed")
+        if cell.key not in self.book:
+            return True
+        used = cell.kind == "tune" and self.book.has_run(cell.arm)  # another choice would mix two settings in one arm
+        return self.retry_failed and self.book[cell.key]["status"] == "failed" and not used
 
 
 def _describe(folder: Path, planned: Plan) -> None:
@@ -95,7 +98,9 @@ def _chosen(study: Study, book: Ledger, arm: str) -> Mapping[str, float]:
     try:
         return best_trial(rows)["options"]
     except ValueError as error:
-        raise ValueError(f"arm {arm}: {error}, the last with {rows[-1]['error']}") from error
+        raise ValueError(
+            f"arm {arm}: {error}, the last with {rows[-1]['error']}; --retry-failed takes them up again"
+        ) from error
 
 
 def _cores() -> int:

@@ -181,7 +181,7 @@ def _fit(grid: Grid, arm: str, sizes: list[int]) -> PowerLaw | None:
 def _pair(grid: Grid, first: str, second: str, study: Row) -> Pair:
     sizes, seeds = _block({size: grid[first, size].keys() & grid[second, size].keys() for size in study["sizes"]})
     found = Crossing("undecided", None, None, None)
-    if len(seeds) > 1 and len(sizes) > 1:
+    if len(seeds) > 1:
         found = crossing(sizes, _errors(grid, first, sizes, seeds), _errors(grid, second, sizes, seeds))
     return Pair(first, second, sizes, seeds, found)
 

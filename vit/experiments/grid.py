@@ -62,6 +62,7 @@ class Study:
         trials: learning rate and weight decay of each tuning run; the same for every arm.
         fit: configuration that all runs share, in the form of a YAML overlay.
         configs: overlays that all runs share.
+        recipes: hash of each arm's whole configuration, but for where the data lie.
         data: name, manifest hash, and numbers of classes, training and test pictures.
         batch_size: of every run.
     """
@@ -78,6 +79,7 @@ class Study:
     trials: tuple[Mapping[str, float], ...]
     fit: Mapping[str, Any]
     configs: tuple[str, ...]
+    recipes: Mapping[str, str]
     data: Mapping[str, Any]
     batch_size: int
 

@@ -11,8 +11,8 @@ from filelock import FileLock, Timeout
 
 from vit.files import write_atomically
 
-STUDY, ROWS = "study.json", "runs.jsonl"
-PATIENCE = 5.0  # seconds: the workers of a study that was killed end within moments, and the lock with them
+STUDY, ROWS, LOCK = "study.json", "runs.jsonl", ".lock"
+PATIENCE = 15.0  # seconds: the workers of a study that was killed end within moments, and the lock with them
 MAY_GROW = ("seeds", "sizes", "compare_precision")  # further rows leave the finished ones as they are
 
 
@@ -29,6 +29,12 @@ class Ledger:
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         return self._rows[key]
+
+    def has_run(self, arm: str) -> bool:
+        """Whether a run of this arm is done, tuning apart."""
+        return any(
+            (row.get("kind"), row.get("arm"), row["status"]) == ("run", arm, "done") for row in self._rows.values()
+        )
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a row, on disk before this returns; what is left of a line cut short by a crash is dropped first."""
@@ -49,11 +55,11 @@ def claimed(folder: Path, study: dict[str, Any]) -> Iterator[Ledger]:
         ValueError: another process works there, the folder holds something else, or a study that this one does not
             continue. Nothing is written then.
     """
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / STUDY).is_file())):
+    if folder.exists() and not (folder.is_dir() and ((folder / STUDY).is_file() or _is_empty(folder))):
         raise ValueError(f"{folder} is not empty and holds no study: --out expects a new folder or one to continue")
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
@@ -68,7 +74,7 @@ def claimed(folder: Path, study: dict[str, Any]) -> Iterator[Ledger]:
     finally:
         lock.release()
         if made and not (folder / STUDY).is_file():
-            (folder / ".lock").unlink(missing_ok=True)
+            (folder / LOCK).unlink(missing_ok=True)
             folder.rmdir()
 
 
@@ -107,6 +113,11 @@ def read(path: Path) -> list[dict[str, Any]]:
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}:{number} is no row of a study: {error}") from error
     return rows
+
+
+def _is_empty(folder: Path) -> bool:
+    """But for the lock of a study that was killed, or that is just beginning."""
+    return all(path.name == LOCK for path in folder.iterdir())
 
 
 def _grows(before: Any, now: Any) -> bool:

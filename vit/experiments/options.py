@@ -56,7 +56,7 @@ def parse(args: Sequence[str]) -> Options:
         elif flag.lstrip("-").partition(".")[0] in OF_RUNS:
             options.append(f"{flag}={value}")
         else:
-            own.append(f"{flag}={_listed(flag, value)}")
+            own.append(f"{switch}={_listed(switch, value)}")
     default = "study/gpu" if torch.cuda.is_available() else "study/cpu"
     return Options(_settings(studies or [default], own), tuple(configs), tuple(options))
 

@@ -1,11 +1,13 @@
 """From what a user asks of ``vit study data-size`` to the grid it means."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
+import yaml
 from torch import nn
 
 from vit.commandline.options import VitCLI, choose_accelerator, default_precision
@@ -18,11 +20,22 @@ from vit.experiments.arms import Candidate, Match
 from vit.experiments.grid import Arm, Budget, Study
 
 LADDER = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
+PLACES = ("root", "num_workers")  # of the data, that change no result
 PER_CLASS = 2  # pictures of the smallest size, at least
 OWNED = {
     "trainer.max_epochs": "amount",
     "trainer.max_steps": "amount",
     "trainer.precision": "precision",
+    "trainer.min_epochs": "amount",
+    "trainer.min_steps": "amount",
+    "trainer.max_time": "amount",
+    "trainer.accumulate_grad_batches": "amount",
+    "trainer.limit_train_batches": "amount",
+    "trainer.overfit_batches": "amount",
+    "trainer.fast_dev_run": "amount",
+    "trainer.check_val_every_n_epoch": "amount",
+    "trainer.val_check_interval": "amount",
+    "model.optimizer.warmup_epochs": "amount",
     "data.train_size": "sizes",
     "data.seed": "seeds",
     "seed_everything": "seeds",
@@ -120,6 +133,11 @@ def plan(settings: DataSize, configs: Sequence[str], options: Sequence[str]) -> 
     sizes = _sizes(settings.sizes, data)
     tune_size = settings.tune_size or sizes[(len(sizes) - 1) // 2]
     _check_size(tune_size, data)
+    precision = settings.precision or default_precision(choose_accelerator(first.config.trainer.accelerator))
+    if settings.compare_precision and tune_size not in sizes:
+        raise ValueError(
+            f"--compare_precision repeats the runs at tune_size {tune_size}: expected it among sizes {sizes}"
+        )
     builds = {name: partial(_net, cli) for name, cli in parsed.items()}
     study = Study(
         arms=arms.matched(candidates, builds, shape_of(data), settings.match),
@@ -128,12 +146,13 @@ def plan(settings: DataSize, configs: Sequence[str], options: Sequence[str]) -> 
         budget=settings.budget,
         amount=settings.amount,
         match=settings.match,
-        precision=settings.precision or default_precision(choose_accelerator(first.config.trainer.accelerator)),
-        compare_precision=settings.compare_precision,
+        precision=precision,
+        compare_precision=None if settings.compare_precision == precision else settings.compare_precision,
         tune_size=tune_size,
         trials=tuple(settings.trials),
         fit=settings.fit,
         configs=tuple(configs),
+        recipes={name: _recipe(cli) for name, cli in parsed.items()},
         data=_facts(data),
         batch_size=data.batch_size,
     )
@@ -143,6 +162,14 @@ def plan(settings: DataSize, configs: Sequence[str], options: Sequence[str]) -> 
 def shape_of(data: Images) -> tuple[int, ...]:
     """Channels, height and width of a picture."""
     return data.preprocessing.channels, *data.preprocessing.img_size
+
+
+def _recipe(cli: VitCLI) -> str:
+    """SHA-256 of an arm's whole configuration, without what may differ from one sitting to the next."""
+    config = yaml.safe_load(cli.saved_config())
+    for name in PLACES:
+        config["data"].pop(name, None)
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def _facts(data: Images) -> dict[str, Any]:
@@ -175,8 +202,11 @@ def _net(cli: VitCLI, options: Mapping[str, float]) -> nn.Module:
 
 def _sizes(asked: Sequence[int] | None, data: Images) -> tuple[int, ...]:
     there = len(data.nested_order)
-    if asked is None:
-        asked = [size for size in LADDER if PER_CLASS * len(data.classes) <= size <= there] or [there]
+    if asked is None:  # steps of about three, and all there are
+        asked = [size for size in LADDER if PER_CLASS * len(data.classes) <= size <= there]
+        asked = [*asked, there] if not asked or there >= 1.5 * asked[-1] else asked
+    if not asked:
+        raise ValueError("sizes: expected at least one number of training pictures, got none")
     for size in asked:
         _check_size(size, data)
     return tuple(sorted(set(asked)))
@@ -194,6 +224,6 @@ def _check_size(size: int, data: Images) -> None:
 
 def _leave_to_the_grid(options: Sequence[str]) -> None:
     for option in options:
-        name = option.lstrip("-").partition("=")[0]
+        name = option.lstrip("-").partition("=")[0].replace(".init_args", "")
         if name in OWNED:
             raise ValueError(f"--{name} is set by the study, for every run: see --{OWNED[name]}")

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from vit import run
+from vit import bundle, run
 from vit.commandline import record
 from vit.commandline.runfolder import CONFIG
 from vit.environment import environment
@@ -50,9 +50,11 @@ class Runner:
         began, started = time.monotonic(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
         settings = self.study.trials[cell.trial] if cell.trial is not None else self.chosen[cell.arm]
         overlays = [*self.study.arm(cell.arm).configs, str(self.folder / SHARED), *self.study.configs]
-        args = [word for name in overlays for word in ("-c", name)] + arguments(self.study, cell, settings)
-        _, metrics = run.fit([*args, *self.options, "--run", str(path)])
-        tested = run.test(["--load", str(path), *_places(self.options)]) if cell.kind == "run" else {}
+        args = [word for name in overlays for word in ("-c", name)]
+        _, metrics = run.fit([*args, *self.options, *arguments(self.study, cell, settings), "--run", str(path)])
+        again = [f"--trainer.precision={cell.precision}", *(option for option in self.options if _is_of_place(option))]
+        tested = run.test(["--load", str(path), *again]) if cell.kind == "run" else {}
+        self._check_data(path)
         row = self._row(cell, settings, metrics, tested)
         rmtree(path / "checkpoints", ignore_errors=True)
         return {**row, "started": started, "seconds": round(time.monotonic() - began, 1)}
@@ -68,6 +70,14 @@ class Runner:
     def failed(self, cell: Cell, error: str) -> dict[str, Any]:
         """The row of a cell that ended with an error."""
         return {"key": cell.key, **cell._asdict(), "status": "failed", "error": error, **environment()}
+
+    def _check_data(self, path: Path) -> None:
+        """Raises ValueError where the run has read other data than the study began with."""
+        seen = json.loads((path / bundle.RECORD).read_text(encoding="utf-8"))["data"]["manifest_hash"]
+        if seen != self.study.data["manifest_hash"]:
+            raise ValueError(
+                f"the data changed since the study began: expected {self.study.data['manifest_hash']}, got {seen}"
+            )
 
     def _row(
         self,
@@ -126,5 +136,6 @@ def _config_hash(path: Path) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
-def _places(options: tuple[str, ...]) -> list[str]:
-    return [option for option in options if option.startswith("--data.root=")]
+def _is_of_place(option: str) -> bool:
+    """Whether it says where data lie or what computes, which a test has to be told again."""
+    return option.startswith(("--data.root=", "--trainer.accelerator=", "--trainer.devices="))
