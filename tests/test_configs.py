@@ -93,7 +93,12 @@ def test_overlays_fit_the_models(model: str, name: str) -> None:
 def test_a_model_overlay_leaves_nothing_of_the_model_before(name: str) -> None:
     args = SHALLOW.get(name, ())
     alone = parse(name, "data/cifar100", args=args).config.model.init_args.net
-    for before in (("quickstart", "pool/map"), ("model/conformer_nano",), ("model/resnet_pico",)):
+    for before in (
+        ("quickstart", "pool/map"),
+        ("model/conformer_nano",),
+        ("model/conv_then_attention_pico",),
+        ("model/resnet_pico",),
+    ):
         assert parse(*before, name, "data/cifar100", args=args).config.model.init_args.net == alone, before
 
 
