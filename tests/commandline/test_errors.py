@@ -67,7 +67,8 @@ CASES = [
     # data, described while options are parsed
     (
         ["--data.dataset", "digit"],
-        "unknown data set 'digit', expected one of digits, mnist, fashion_mnist, cifar10, cifar100, folder, "
+        "unknown data set 'digit', expected one of digits, mnist, fashion_mnist, cifar10, cifar100, "
+        "scenes_texture, scenes_shape, scenes_relation, folder, "
         "did you mean 'digits'?",
     ),
     (["--data.root", "nowhere"], "nowhere: expected a folder of class folders, found nothing"),
