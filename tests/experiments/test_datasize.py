@@ -21,6 +21,7 @@ from vit.experiments import datasize
 from vit.experiments.datasize import Job
 from vit.experiments.grid import TUNE_SEED, Cell
 from vit.experiments.ledger import ROWS, Ledger, read
+from vit.experiments.live import Live
 from vit.experiments.runner import Runner
 from vit.experiments.workers import Failed
 
@@ -165,30 +166,35 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
     return make
 
 
+def do(job: Job, cells: Sequence[Cell]) -> int:
+    with Live(job.left(cells), 1, lambda cell: cell.size) as live:
+        return job.do(cells, live)
+
+
 def test_failed_runs_are_kept_shown_and_retried_only_when_asked(job, capsys):
     cells = list(study().runs())
     first, ran = job(fail=[1])
-    assert first.do(cells) == 4 and ran == cells
+    assert do(first, cells) == 4 and ran == cells
     assert "run-vit-30-1-32-true failed: broke" in capsys.readouterr().err
     again, ran = job()
-    assert again.do(cells) == 4 and ran == []
+    assert do(again, cells) == 4 and ran == []
     retried, ran = job(retry_failed=True)
-    assert retried.do(cells) == 0 and ran == [cell for cell in cells if cell.seed == 1]
+    assert do(retried, cells) == 0 and ran == [cell for cell in cells if cell.seed == 1]
 
 
 def test_tuning_is_not_taken_up_again_once_it_was_used(job):
     """A trial that succeeds late could change an arm's setting between its runs."""
     tuning, runs = list(study().tuning()), list(study().runs())
     first, _ = job(fail=[TUNE_SEED])
-    assert first.do(tuning) == 4
+    assert do(first, tuning) == 4
     again, ran = job(retry_failed=True)
-    assert again.do(tuning) == 0 and ran == tuning
+    assert do(again, tuning) == 0 and ran == tuning
     used, _ = job(fail=[TUNE_SEED])
     for cell in tuning:
         used.book.append(used.runner.failed(cell, "broke"))
     used.book.append({"key": runs[0].key, "kind": "run", "arm": "vit", "status": "done"})
     late, ran = job(retry_failed=True)
-    late.do(tuning)
+    do(late, tuning)
     assert {cell.arm for cell in ran} == {"cnn"}
 
 
@@ -201,6 +207,6 @@ def test_data_that_changed_under_a_study_fail_the_run(tmp_path: Path):
 def test_an_interrupted_job_goes_on_where_it_stopped(job):
     cells = list(study().runs())
     first, _ = job()
-    first.do(cells[:3])
+    do(first, cells[:3])
     second, ran = job()
-    assert second.do(cells) == 0 and ran == cells[3:]
+    assert do(second, cells) == 0 and ran == cells[3:]

@@ -3,8 +3,9 @@
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ import yaml
 
 from vit.commandline.quiet import quiet
 from vit.experiments import estimate, ledger, report
-from vit.experiments.grid import TUNE_SEED, Cell, Study, best_trial
+from vit.experiments.grid import TUNE_SEED, Cell, Study, best_trial, steps_of
 from vit.experiments.ledger import Ledger
 from vit.experiments.live import Live
 from vit.experiments.options import parse
@@ -40,9 +41,10 @@ def main(args: list[str]) -> int:
     with ledger.claimed(folder, study.to_dict()) as book:
         _describe(folder, planned)
         job = Job(Runner(study, folder, options.options, {}), book, workers, cuda, settings.retry_failed)
-        job.do(list(study.tuning()))
-        chosen = {arm.name: _chosen(study, book, arm.name) for arm in study.arms}
-        failed = replace(job, runner=replace(job.runner, chosen=chosen)).do(list(study.runs()))
+        with Live([*job.left(study.tuning()), *job.left(study.runs())], workers, partial(_steps, study)) as live:
+            job.do(study.tuning(), live)
+            chosen = {arm.name: _chosen(study, book, arm.name) for arm in study.arms}
+            failed = replace(job, runner=replace(job.runner, chosen=chosen)).do(study.runs(), live)
         report.say(folder, settings.size)
     if failed:
         print(f"{failed} runs failed, see {folder / 'runs'}; --retry-failed takes them up again")
@@ -59,15 +61,18 @@ class Job:
     cuda: bool
     retry_failed: bool
 
-    def do(self, cells: Sequence[Cell]) -> int:
-        """Run what is not finished yet; how many of the cells failed, now or before."""
-        left = [cell for cell in cells if self._is_open(cell)]
+    def left(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Those that are not finished yet."""
+        return [cell for cell in cells if self._is_open(cell)]
+
+    def do(self, cells: Iterable[Cell], live: Live) -> int:
+        """Run what is left of them; how many of all failed, now or before."""
+        cells = list(cells)
         pool: Pool[Cell] = Pool(self.runner, self.runner.log, self.workers, max(1, _cores() // self.workers), self.cuda)
-        with Live(left, len(cells) - len(left), self.workers) as live:
-            for cell, result in pool.results(left, lambda: live.tick(list(pool.running))):
-                row = self.runner.failed(cell, result.error) if isinstance(result, Failed) else result
-                self.book.append(row)
-                live.finished(cell, row)
+        for cell, result in pool.results(self.left(cells), lambda: live.tick(list(pool.running))):
+            row = self.runner.failed(cell, result.error) if isinstance(result, Failed) else result
+            self.book.append(row)
+            live.finished(cell, row)
         return sum(self.book[cell.key]["status"] == "failed" for cell in cells)
 
     def _is_open(self, cell: Cell) -> bool:
@@ -101,6 +106,10 @@ def _chosen(study: Study, book: Ledger, arm: str) -> Mapping[str, float]:
         raise ValueError(
             f"arm {arm}: {error}, the last with {rows[-1]['error']}; --retry-failed takes them up again"
         ) from error
+
+
+def _steps(study: Study, cell: Cell) -> int:
+    return steps_of(study, cell.size)[0]
 
 
 def _cores() -> int:

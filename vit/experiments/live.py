@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any, final
 
@@ -20,13 +20,13 @@ class Live:
 
     Args:
         cells: to be done.
-        done: finished before.
         workers: at a time.
+        steps: how long a cell is, against the others of its arm.
     """
 
-    def __init__(self, cells: Sequence[Cell], done: int, workers: int) -> None:
+    def __init__(self, cells: Sequence[Cell], workers: int, steps: Callable[[Cell], int]) -> None:
         self.left = list(cells)
-        self.done, self.total, self.workers = done, done + len(cells), workers
+        self.done, self.total, self.workers, self.steps = 0, len(cells), workers, steps
         self.failed = 0
         self.started: dict[Cell, float] = {}
         self.seconds: dict[str, list[float]] = {}
@@ -39,7 +39,7 @@ class Live:
             auto_refresh=False,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=self.total, completed=done, text="")
+        self._task = self._bar.add_task("", total=self.total, text="")
 
     def __enter__(self) -> "Live":
         self._bar.start()
@@ -67,19 +67,20 @@ class Live:
             self.failed += 1
             self._bar.console.print(f"{cell.key} failed: {row['error']}", highlight=False, soft_wrap=True)
         else:
-            self.seconds.setdefault(cell.arm, []).append(seconds)
+            self.seconds.setdefault(cell.arm, []).append(seconds / self.steps(cell))
         self._bar.update(self._task, completed=self.done)
         if self._bar.disable and row["status"] == "done":
             accuracy = f"acc {row['acc']:.4f}" if row["acc"] is not None else f"val acc {row['val_acc']:.4f}"
             print(f"{self.done}/{self.total} {cell.key}: {accuracy}, {seconds:.0f} s{self._eta()}", flush=True)
 
     def _eta(self) -> str:
-        """From the runs finished so far, arm by arm; nothing before the first."""
+        """From the seconds per step of the runs finished so far, arm by arm; nothing before the first."""
         if not self.seconds:
             return ""
         mean = fmean(value for values in self.seconds.values() for value in values)
         per_arm = {arm: fmean(values) for arm, values in self.seconds.items()}
         now = time.monotonic()
         under_way = sum(now - start for start in self.started.values())
-        left = max(0.0, sum(per_arm.get(cell.arm, mean) for cell in self.left) - under_way) / self.workers
+        whole = sum(per_arm.get(cell.arm, mean) * self.steps(cell) for cell in self.left)
+        left = max(0.0, whole - under_way) / self.workers
         return f", {left / 60:.0f} min left"
