@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -5,6 +9,8 @@ from torch import nn
 from vit.models import CNN
 
 LAYERS = ["layer1", "layer2", "layer3", "layer4"]
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -27,6 +33,16 @@ def test_the_stem_follows_the_image_size(img_size: int | tuple[int, int], small:
     assert net.small_stem is small
     assert isinstance(net.net.maxpool, nn.Identity if small else nn.MaxPool2d)
     assert net.net.conv1.kernel_size == ((3, 3) if small else (7, 7))
+
+
+def test_a_narrow_net_trains_on_64x64() -> None:
+    """In channels-last, oneDNN of torch 2.15 crashes here: a subprocess, so that a crash is a failure."""
+    code = (
+        "import torch; from vit.models import CNN; torch.set_num_threads(1);"
+        "net = CNN(64, 3, 10, 'resnet18', width=0.125); net(torch.randn(8, 3, 64, 64)).sum().backward()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
+    assert CNN(28, 1, 10, "resnet18", width=0.1).net.conv1.weight.is_contiguous()
 
 
 def test_weights_and_images_are_channels_last() -> None:

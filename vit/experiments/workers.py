@@ -98,8 +98,10 @@ class Pool(Generic[Task]):
         except EOFError:
             process.join()
             code = process.exitcode or 0
-            reason = f"signal {-code}, as the system does when memory runs out" if code < 0 else f"exit code {code}"
-            return Failed(f"the process ended by {reason}")
+            memory = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
+            return Failed(
+                f"the process ended by signal {-code}{memory}" if code < 0 else f"the process ended with {code}"
+            )
         finally:
             receiver.close()
         process.join()

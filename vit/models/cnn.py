@@ -13,6 +13,9 @@ from vit.spec import keeps_spec
 SMALL = 64
 """Images with no side above this get the small-image stem."""
 
+NARROW = 16
+"""Nets with fewer channels than this somewhere keep torch's default memory format."""
+
 _STEM_POOLS = ("maxpool", "features.pool0")
 
 
@@ -23,8 +26,9 @@ class CNN(nn.Module):
 
     Up to 64x64 the stem that divides the sides by 4 (ResNet's strided convolution and max-pool, ConvNeXt's 4x4 patches)
     would leave later stages nothing to see: it becomes one 3x3 convolution of stride 1, as He et al. do for CIFAR.
-    Weights and images are kept channels-last, the layout convolutions are fastest in. Pretrained weights come by
-    `vit.models.load_init`, not by an option here, so that a saved model is built again without a network.
+    Weights and images are kept channels-last, the layout convolutions are fastest in, unless a layer is narrow.
+    Pretrained weights come by `vit.models.load_init`, not by an option here, so that a saved model is built again
+    without a network.
 
     Args:
         img_size: (height, width) or one side; chooses the stem, any size is taken.
@@ -56,7 +60,8 @@ class CNN(nn.Module):
         self.net = _timm_net(name, in_chans, num_classes, drop, drop_path, width)
         if self.small_stem:
             _shrink_stem(self.net, stem)
-        self.to(memory_format=torch.channels_last)
+        self._format = _memory_format(self.net)
+        self.to(memory_format=self._format)
 
     def forward(self, images: Float[Tensor, "b c height width"]) -> Float[Tensor, "b k"]:
         """
@@ -65,7 +70,13 @@ class CNN(nn.Module):
         """
         if images.shape[1] != self.in_chans:
             raise ValueError(f"the model takes images of {self.in_chans} channels, got {images.shape[1]}")
-        return self.net(images.contiguous(memory_format=torch.channels_last))
+        return self.net(images.contiguous(memory_format=self._format))
+
+
+def _memory_format(net: nn.Module) -> torch.memory_format:
+    """Channels-last but for narrow nets, whose backward pass crashes in oneDNN (8 channels, 64x64, torch 2.15)."""
+    narrowest = min(module.out_channels for module in net.modules() if isinstance(module, nn.Conv2d))
+    return torch.channels_last if narrowest >= NARROW else torch.contiguous_format
 
 
 def timm_config(name: str) -> Any:
