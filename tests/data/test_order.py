@@ -47,6 +47,18 @@ def test_keys_do_not_collide():
     assert len(np.unique(np.concatenate(drawn))) == 40 * 1000
 
 
+@pytest.mark.parametrize(
+    ("count", "batch_size", "sizes"),
+    [(11, 5, [5, 6]), (12, 5, [5, 5, 2]), (10, 5, [5, 5]), (1, 5, [1]), (3, 1, [1, 1, 1]), (6, 5, [6])],
+)
+def test_a_single_sample_left_over_joins_the_batch_before(count: int, batch_size: int, sizes: list[int]):
+    plan = Plan(np.arange(count), batch_size, shuffle=True)
+    parts = [request.samples for request in plan.requests(Position())]
+    assert [len(part) for part in parts] == sizes and plan.batches() == len(sizes)
+    assert sorted(np.concatenate(parts)) == list(range(count))
+    assert [len(request.samples) for request in plan.requests(Position(batch=1))] == sizes[1:]
+
+
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_samples_and_keys_are_the_same_with_any_number_of_workers_from_any_start(workers: int):
     plan = Plan(np.arange(100, 123), batch_size=5, shuffle=True, seed=7)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from vit.experiments.ledger import fingerprint
+
 HASH = "c0ffee"
 TRIALS = [{"lr": lr, "weight_decay": decay} for lr in (1e-4, 3e-4, 1e-3) for decay in (0.05,)]
 Row = dict[str, Any]
@@ -79,7 +81,9 @@ def failed(arm: str, size: int, seed: int, error: str) -> Row:
 
 
 def write(folder: Path, described: Row, rows: Sequence[Row]) -> Path:
+    """The rows are of this study unless they say otherwise."""
     folder.mkdir(parents=True, exist_ok=True)
+    rows = [{"study": fingerprint(described), **row} for row in rows]
     (folder / "study.json").write_text(json.dumps(described))
     (folder / "runs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

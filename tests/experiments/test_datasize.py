@@ -20,7 +20,7 @@ from vit.data.module import Images
 from vit.experiments import datasize
 from vit.experiments.datasize import Job
 from vit.experiments.grid import TUNE_SEED, Cell
-from vit.experiments.ledger import ROWS, Ledger, read
+from vit.experiments.ledger import ROWS, Ledger, fingerprint, read
 from vit.experiments.live import Live
 from vit.experiments.runner import Runner
 from vit.experiments.workers import Failed
@@ -161,7 +161,9 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
         ran.clear()
         failing.clear()
         failing.update(fail)
-        return Job(Runner(study(), tmp_path, (), {}), Ledger(tmp_path), 1, False, retry_failed), ran
+        return Job(
+            Runner(study(), tmp_path, (), {}), Ledger(tmp_path, fingerprint(study().to_dict())), 1, False, retry_failed
+        ), ran
 
     return make
 

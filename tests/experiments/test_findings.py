@@ -140,7 +140,7 @@ def test_a_torn_last_line_is_left_out(tmp_path):
         ({"study": "mechanisms"}, "expected study 'data-size'"),
         ({"sizes": [300]}, "size is 100, not in"),
         ({"seeds": [0]}, "seed is 1, not in"),
-        ({"data": {"manifest_hash": "other"}}, "manifest_hash is 'c0ffee'"),
+        ({"data": {"manifest_hash": "other"}}, "is not of this study: study is "),
     ],
 )
 def test_a_foreign_folder_is_refused_in_one_line(tmp_path, change, message):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.experiments.studies import study
-from vit.experiments.ledger import ROWS, STUDY, Ledger, claimed, read
+from vit.experiments.ledger import ROWS, STUDY, Ledger, claimed, fingerprint, read
 
 
 def row(key: str, **values: object) -> dict[str, object]:
@@ -18,15 +18,15 @@ def test_rows_survive_and_the_last_of_a_key_counts(tmp_path: Path):
         book.append(row("a", acc=0.1))
         book.append(row("b", acc=0.2))
         book.append(row("a", acc=0.3))
-    again = Ledger(tmp_path / "s")
+    again = Ledger(tmp_path / "s", fingerprint(study().to_dict()))
     assert "a" in again and "c" not in again and again["a"]["acc"] == 0.3
     assert len((tmp_path / "s" / ROWS).read_text().splitlines()) == 3
 
 
 def test_a_line_cut_short_by_a_crash_is_dropped(tmp_path: Path):
     path = tmp_path / ROWS
-    path.write_text(json.dumps(row("a")) + "\n" + json.dumps(row("b"))[:-5])
-    book = Ledger(tmp_path)
+    path.write_text(json.dumps(row("a", study="x")) + "\n" + json.dumps(row("b"))[:-5])
+    book = Ledger(tmp_path, "x")
     assert "a" in book and "b" not in book
     book.append(row("c"))
     assert [line["key"] for line in read(path)] == ["a", "c"]
@@ -64,6 +64,17 @@ def test_another_study_is_refused_and_left_as_it_was(tmp_path: Path, changes: di
     with pytest.raises(ValueError, match=words), claimed(tmp_path, study(**changes).to_dict()):
         pass
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_rows_of_another_study_are_refused(tmp_path: Path):
+    with claimed(tmp_path, study().to_dict()):
+        pass
+    Ledger(tmp_path, fingerprint(study(recipes={"vit": "12", "cnn": "35"}).to_dict())).append(row("a"))
+    with (
+        pytest.raises(ValueError, match="run 'a' is of another study"),
+        claimed(tmp_path, study().to_dict()),
+    ):
+        pass
 
 
 def test_more_seeds_sizes_or_a_second_precision_continue_a_study(tmp_path: Path):

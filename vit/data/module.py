@@ -38,7 +38,7 @@ class Images(L.LightningDataModule):
             downloaded set lies (default: data/).
         img_size: Height and width in pixels, one number for a square. Default: the set's own size; 64 for a folder.
         channels: 1 for grey, 3 for RGB. Default: the set's own; 3 for a folder.
-        batch_size: Pictures per step and device. The last batch of an epoch may be smaller.
+        batch_size: Pictures per step and device. The last batch of an epoch may be smaller, or larger by one.
         augment: How strongly training pictures are varied.
         val_fraction: Share of train that is held out for validation where the set has no split of its own.
         train_size: How many pictures to train on, or which share (0.1) of those there are without validation. Every

@@ -58,7 +58,8 @@ class Plan:
     """Which samples each batch of a pass holds.
 
     With several processes each takes every world-th sample; where that does not come out even, the first samples are
-    taken twice, so that all processes make equally many batches.  The last batch may be smaller.
+    taken twice, so that all processes make equally many batches.  The last batch may be smaller; a single sample left
+    over joins the batch before it, since batch normalisation cannot learn from one.
 
     Attributes:
         index: Positions in the source that take part.
@@ -73,14 +74,17 @@ class Plan:
     seed: int = 0
 
     def batches(self, world: int = 1) -> int:
-        return -(-self._share(world) // self.batch_size)
+        whole, left = divmod(self._share(world), self.batch_size)
+        return whole + (left > (1 if whole and self.batch_size > 1 else 0))
 
     def requests(self, position: Position) -> Iterator[Request]:
         """From the position to the end of its epoch."""
         index = self.index[permutation(len(self.index), self.seed, position.epoch)] if self.shuffle else self.index
         index = np.resize(index, self._share(position.world) * position.world)[position.rank :: position.world]
-        for start in range(position.batch * self.batch_size, len(index), self.batch_size):
-            part = index[start : start + self.batch_size]
+        count = self.batches(position.world)
+        for batch in range(position.batch, count):
+            start = batch * self.batch_size
+            part = index[start : start + self.batch_size if batch + 1 < count else None]
             yield Request(part, keys(self.seed, position.epoch, part, AUGMENT))
 
     def _share(self, world: int) -> int:

@@ -4,6 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
+from vit.data.order import Plan
+
 Kind = Literal["tune", "run"]
 Budget = Literal["steps", "epochs"]
 TUNE_SEED = 1000  # no run of the grid has it: the subset and the split that choose a learning rate are drawn apart
@@ -132,7 +136,7 @@ def arguments(study: Study, cell: Cell, chosen: Mapping[str, float]) -> list[str
 
 def steps_of(study: Study, size: int) -> tuple[int, int]:
     """Optimiser steps of a run on ``size`` pictures, and of one epoch."""
-    per_epoch = -(-size // study.batch_size)
+    per_epoch = Plan(np.arange(size), study.batch_size).batches()
     return (study.amount if study.budget == "steps" else study.amount * per_epoch), per_epoch
 
 

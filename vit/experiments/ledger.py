@@ -1,5 +1,6 @@
 """A study's folder: held by one process at a time, results only ever added."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -18,11 +19,19 @@ MAY_GROW = ("seeds", "sizes", "compare_precision")  # further rows leave the fin
 
 @final
 class Ledger:
-    """Rows of finished and failed cells, one JSON object per line, the last of a key being the valid one."""
+    """Rows of finished and failed cells, one JSON object per line, the last of a key being the valid one.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: the study's.
+        study: fingerprint of the one that every row is of.
+    """
+
+    def __init__(self, folder: Path, study: str) -> None:
+        self.folder, self.study = folder, study
         self._rows = {row["key"]: row for row in read(folder / ROWS)}
+        for key, row in self._rows.items():
+            if row.get("study") != study:
+                raise ValueError(f"{folder / ROWS}: run {key!r} is of another study than {folder / STUDY}")
 
     def __contains__(self, key: str) -> bool:
         return key in self._rows
@@ -38,6 +47,7 @@ class Ledger:
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a row, on disk before this returns; what is left of a line cut short by a crash is dropped first."""
+        row = {**row, "study": self.study}
         path = self.folder / ROWS
         with path.open("ab+") as file:
             _drop_torn_line(file)
@@ -67,7 +77,7 @@ def claimed(folder: Path, study: dict[str, Any]) -> Iterator[Ledger]:
     try:
         if (folder / STUDY).is_file():
             continues(json.loads((folder / STUDY).read_text(encoding="utf-8")), study, folder)
-        ledger = Ledger(folder)
+        ledger = Ledger(folder, fingerprint(study))
         text = json.dumps(study, indent=2)
         write_atomically(folder / STUDY, lambda part: part.write_text(text, encoding="utf-8"))
         yield ledger
@@ -76,6 +86,12 @@ def claimed(folder: Path, study: dict[str, Any]) -> Iterator[Ledger]:
         if made and not (folder / STUDY).is_file():
             (folder / LOCK).unlink(missing_ok=True)
             folder.rmdir()
+
+
+def fingerprint(study: Mapping[str, Any]) -> str:
+    """SHA-256 of all that decides a study's results; it stays while the study grows."""
+    kept = {name: value for name, value in study.items() if name not in MAY_GROW}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def continues(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

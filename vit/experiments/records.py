@@ -49,13 +49,12 @@ def _last_words(rows: list[Row]) -> list[Row]:
 
 def _check(row: Row, study: Row) -> None:
     """Raises ValueError where the run belongs to another study."""
-    allowed = {"kind": ["run", "tune"], "arm": [arm["name"] for arm in study["arms"]]}
+    allowed: dict[str, list[Any]] = {"kind": ["run", "tune"], "arm": [arm["name"] for arm in study["arms"]]}
+    allowed |= {"study": [ledger.fingerprint(study)]} if "study" in row else {}
     if row.get("kind") == "run":
         other = study.get("compare_precision")
         allowed |= {"seed": study["seeds"], "precision": [study["precision"], other]}
         allowed |= {"size": [study["tune_size"]] if other and row.get("precision") == other else study["sizes"]}
-    if row["status"] == "done":
-        allowed |= {"manifest_hash": [study["data"]["manifest_hash"]]}
     for name, values in allowed.items():
         if row.get(name) not in values and (name in row or row["status"] == "done"):
             raise ValueError(f"run {row['key']!r} is not of this study: {name} is {row.get(name)!r}, not in {values}")
