@@ -192,6 +192,27 @@ def test_colours_do_not_tell(task: str, drawn):
         assert abs(accuracy(model, features, labels) - CHANCE) < SLACK
 
 
+@pytest.mark.parametrize(
+    ("task", "least", "most"), [("texture", 0.6, 1.0), ("shape", 0.0, 0.65), ("relation", 0.2, 0.31)]
+)
+def test_what_a_bag_of_small_patches_tells(task: str, least: float, most: float, drawn):
+    """Much of texture, corners of a shape, nothing of a relation: how often 64 patches of 5x5 pixels are seen."""
+    pictures, labels = drawn[task]
+    pixels = torch.from_numpy(flat(pictures)).reshape(-1, 32, 32, 3).permute(0, 3, 1, 2) * 2 - 1
+    rng = np.random.default_rng(0)
+    corners = zip(rng.integers(TRAIN, size=64), *rng.integers(28, size=(2, 64)), strict=True)
+    patches = torch.stack([pixels[i, :, y : y + 5, x : x + 5] for i, y, x in corners])
+    patches -= patches.mean((1, 2, 3), keepdim=True)
+    patches /= patches.flatten(1).norm(dim=1).clamp_min(1e-6)[:, None, None, None]
+    found = []
+    for part in pixels.split(250):
+        seen = nn.functional.conv2d(part, patches).flatten(2)
+        found.append(torch.cat([seen.abs().mean(2), seen.relu().mean(2), seen.square().mean(2)], 1))
+    features = torch.cat(found).numpy()
+    scaled = (features - features[:TRAIN].mean(0)) / features[:TRAIN].std(0).clip(1e-6)
+    assert least < accuracy(RidgeClassifier(1.0), scaled, labels) < most
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "least"), [("texture", 0.5), ("shape", 0.5), ("relation", 0.6)])
 def test_a_small_cnn_learns_the_class(task: Task, least: float):

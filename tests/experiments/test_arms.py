@@ -43,6 +43,13 @@ def test_the_others_are_matched_to_the_first(match):
     assert turned.parameters == parameters(mlp(90, turned.options)) and turned.configs == ("model/cnn",)
 
 
+def test_the_first_without_a_dial_sets_the_size_wherever_it_stands():
+    candidates = {"cnn": CANDIDATES["cnn"], "vit": Candidate(["model/vit"])}
+    turned, fixed = matched(candidates, {"cnn": partial(mlp, 90), "vit": partial(mlp, 200)}, SHAPE, "parameters")
+    assert (turned.name, fixed.name, fixed.options) == ("cnn", "vit", {})
+    assert turned.options.keys() == {"width"} and abs(turned.parameters / size(200) - 1) <= 0.02
+
+
 def test_arms_can_be_left_as_they_are():
     builds = dict.fromkeys(CANDIDATES, partial(mlp, 90)) | {"vit": partial(mlp, 200)}
     assert [arm.options for arm in matched(CANDIDATES, builds, SHAPE, "none")] == [{}, {}, {}]
@@ -50,7 +57,7 @@ def test_arms_can_be_left_as_they_are():
 
 def test_an_arm_that_cannot_match_is_refused():
     builds = {"vit": partial(mlp, 200), "cnn": partial(mlp, 10)}
-    fixed = {"vit": CANDIDATES["vit"], "cnn": Candidate(["model/cnn"])}
+    fixed = {"vit": Candidate(["model/vit"]), "cnn": Candidate(["model/cnn"])}
     with pytest.raises(ValueError, match=r"arm cnn has 813 where it should match the 16,203 parameters of vit, and no"):
         matched(fixed, builds, SHAPE, "parameters")
     narrow = {"vit": CANDIDATES["vit"], "cnn": Candidate(["model/cnn"], "width", 0.1, 2.0)}

@@ -108,15 +108,21 @@ def test_it_ends_with_advice_and_a_report(finished: tuple[Path, str]):
     assert {path.name for path in out.iterdir()} >= {"report.html", "summary.csv", "curves.png", "study.json", ROWS}
 
 
-def test_the_same_command_does_nothing_again_and_more_seeds_only_the_new_ones(config: Path, finished, tmp_path: Path):
+def test_the_same_command_does_nothing_again_and_more_sizes_only_the_new_runs(config: Path, finished, tmp_path: Path):
     out = tmp_path / "copy"
     call("cp", "-r", str(finished[0]), str(out))
     before = (out / ROWS).read_text()
     assert call(*command(config, out)).returncode == 0
     assert (out / ROWS).read_text() == before
+    grown = call(*command(config, out, "--sizes", "30,100,300"))
+    assert grown.returncode == 0, grown.stderr
+    after = (out / ROWS).read_text()
+    assert after.startswith(before)
+    assert {row["key"] for row in read(out / ROWS)[6:]} == {"run-vit-300-0-32-true", "run-cnn-300-0-32-true"}
+    assert len(read(out / ROWS)) == 8  # and none of tuning, although the middle size is another now
     refused = call(*command(config, out, "--amount", "4"))
     assert refused.returncode == 2 and "holds a study with amount 3, asked for 4" in refused.stderr
-    assert (out / ROWS).read_text() == before
+    assert (out / ROWS).read_text() == after
 
 
 @pytest.mark.slow
@@ -204,6 +210,18 @@ def test_data_that_changed_under_a_study_fail_the_run(tmp_path: Path):
     (tmp_path / "model.json").write_text(json.dumps({"data": {"manifest_hash": "cd"}}))
     with pytest.raises(ValueError, match="the data changed since the study began: expected ab, got cd"):
         Runner(study(), tmp_path, (), {})._check_data(tmp_path)
+
+
+def test_wandb_groups_the_runs_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fit(_: list[str]) -> None:
+        raise RuntimeError(f"{os.environ['WANDB_RUN_GROUP']} {os.environ['WANDB_JOB_TYPE']}")
+
+    monkeypatch.setattr("vit.run.fit", fit)
+    for name in ("WANDB_RUN_GROUP", "WANDB_JOB_TYPE"):
+        monkeypatch.setenv(name, "mine")
+    tuning = next(study().tuning())
+    with pytest.raises(RuntimeError, match=f"{tmp_path.name} tune"):
+        Runner(study(), tmp_path, (), {})(tuning)
 
 
 def test_an_interrupted_job_goes_on_where_it_stopped(job):

@@ -57,6 +57,26 @@ def test_planted_curves_give_their_crossing_and_laws(tmp_path):
     assert any(sentence.startswith(doubled) for sentence in best.sentences)
 
 
+def test_whether_more_images_change_the_answer(tmp_path):
+    found = findings(planted.write(tmp_path, *planted.power_laws()))
+    crossing = found.pairs[0].crossing
+    where = f"hybrid overtakes cnn between {crossing.low:,.0f} and {crossing.high:,.0f} images."
+    at = {size: recommendation(found, size) for size in (100, 3000, 10_000)}
+    assert f"More images change the answer: at 10,000 it is hybrid. {where}" in at[100].sentences
+    assert at[3000].arms == ("hybrid",)
+    assert "More images do not change the answer: at 10,000 it is the same." in at[3000].sentences
+    unknown = "No more than 10,000 images were studied: whether more would change the answer is not known."
+    assert unknown in at[10_000].sentences
+
+
+def test_runs_missing_at_the_largest_size_leave_open_whether_more_change_the_answer(tmp_path):
+    described, rows = planted.power_laws(seeds=6)
+    rows = [row for row in rows if (row["size"], row["seed"]) != (10_000, 5)]
+    advice = recommendation(findings(planted.write(tmp_path, described, rows)), 100)
+    assert advice.arms == ("cnn",)
+    assert "not known yet: at 10,000 runs are missing." in " ".join(advice.sentences)
+
+
 def test_beyond_what_was_measured_nothing_is_known(tmp_path):
     found = findings(planted.write(tmp_path, *planted.power_laws()))
     words = " ".join(recommendation(found, 10_001).sentences)

@@ -44,7 +44,10 @@ def test_page_table_and_figure_of_a_study(tmp_path):
     rows.append(planted.failed("vit", 300, 9, "ValueError: <script>alert(1)</script> & more"))
     path = report.write(planted.write(tmp_path, described, rows))
     assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "crossings.csv",
         "curves.png",
+        "differences.csv",
+        "power_laws.csv",
         "report.html",
         "runs.jsonl",
         "study.json",

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import json, os, signal, sys, time
@@ -26,9 +28,9 @@ def work(task):
     return {"task": task, "pid": os.getpid(), "threads": torch.get_num_threads()}
 
 if __name__ == "__main__":
-    folder, *tasks = sys.argv[1:]
+    method, folder, *tasks = sys.argv[1:]
     torch.set_num_threads(1)
-    pool = Pool(work, lambda task: Path(folder) / f"{task}.log", workers=2, threads=3)
+    pool = Pool(work, lambda task: Path(folder) / f"{task}.log", workers=2, threads=3, cuda=method == "server")
     most, ticks = 0, 0
     def tick():
         global most, ticks
@@ -47,8 +49,8 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-def command(tmp_path: Path, *tasks: str) -> list[str]:
-    return [sys.executable, str(script(tmp_path)), str(tmp_path / "logs"), *tasks]
+def command(tmp_path: Path, *tasks: str, method: str = "fork") -> list[str]:
+    return [sys.executable, str(script(tmp_path)), method, str(tmp_path / "logs"), *tasks]
 
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -70,8 +72,18 @@ def test_results_failures_and_deaths_come_back_and_end_nothing_else(tmp_path: Pa
     assert "hello from raises" in logs["raises.log"] and "Traceback" in logs["raises.log"]
 
 
-def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path):
-    with subprocess.Popen(command(tmp_path, "sleeps"), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
+def test_workers_for_cuda_are_forked_from_a_clean_server(tmp_path: Path):
+    words = command(tmp_path, "one", "raises", "two", method="server")
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    results = json.loads(done.stdout)["results"]
+    assert results["raises"] == "ValueError: expected this, got that"
+    assert results["one"]["threads"] == 3 and results["one"]["pid"] != results["two"]["pid"]
+
+
+@pytest.mark.parametrize("method", ["fork", "server"])
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path, method: str):
+    words = command(tmp_path, "sleeps", method=method)
+    with subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         worker = int(process.stdout.readline())
         assert alive(worker)

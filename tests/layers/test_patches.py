@@ -60,7 +60,9 @@ def test_default_patch_size(size: tuple[int, int], patch: int) -> None:
 
 @pytest.mark.parametrize("size", [(5, 7), (6, 9), (97, 97), (1, 1), (30, 45)], ids=str)
 def test_default_patch_size_always_divides(size: tuple[int, int]) -> None:
-    patch_grid(*size, default_patch_size(size))
+    patch = default_patch_size(size)
+    rows, columns = patch_grid(*size, patch)
+    assert (rows * patch[0], columns * patch[1]) == size
 
 
 def test_pair_and_patch_grid() -> None:

@@ -7,6 +7,7 @@ The recommendation compares all arms at one size, so its intervals are 95 % toge
 from dataclasses import dataclass
 from itertools import combinations
 from math import log
+from typing import NamedTuple
 
 from vit.analysis.scaling import PowerLaw
 from vit.analysis.statistics import MIN_SEEDS, Interval, mean_interval
@@ -38,24 +39,43 @@ def recommendation(found: Findings, size: int | None = None) -> Recommendation:
         raise ValueError(f"expected a number of images, got {asked}")
     near = min(sizes, key=lambda measured: abs(log(measured / asked)))
     where = [] if near == asked else [_nearest(asked, near, sizes)]
-    cells = [found.cell(arm, near) for arm in found.arms]
-    ready = sorted((cell for cell in cells if len(cell.accuracies) >= MIN_SEEDS), key=lambda cell: -(cell.mean or 0))
+    answer = _Answer.at(found, near)
+    ready, late, arms = answer.ready, answer.late, answer.arms
     if not ready:
-        return Recommendation(near, (), f"No claim yet for {near:,} images.", (*where, _needed(cells), *_so_far(cells)))
-    best, against = ready[0], _against(found, ready)
-    level = [cell for cell in ready[1:] if (gain := against[cell.arm]) is None or gain.low <= 0]
+        return Recommendation(near, (), f"No claim yet for {near:,} images.", (*where, _needed(late), *_so_far(late)))
+    best = ready[0]
     sentences = [
         *where,
         f"{best.arm} reaches {accuracy(best.interval)} (mean of {len(best.accuracies)} seeds).",
-        *(_compared(best, cell, against[cell.arm]) for cell in ready[1:]),
+        *(_compared(best, cell, answer.against[cell.arm]) for cell in ready[1:]),
     ]
-    late = [cell for cell in cells if cell not in ready]
     if late:
         sentences.append(_needed(late))
+    elif len(ready) > 1:
+        sentences.append(_with_more(found, arms, near))
     sentences += [_doubled(found.fits[best.arm], best, asked), _costs(ready)]
-    arms = [best.arm, *(cell.arm for cell in level)]
-    headline = _headline(arms, near, late, len(cells))
+    headline = _headline(arms, near, late, len(found.arms))
     return Recommendation(near, () if late else tuple(arms), headline, tuple(filter(None, sentences)))
+
+
+class _Answer(NamedTuple):
+    """At one size: arms with enough seeds, best mean first, and those without; those that none is shown to beat."""
+
+    ready: list[Cell]
+    late: list[Cell]
+    against: dict[str, Interval | None]
+    arms: list[str]
+
+    @classmethod
+    def at(cls, found: Findings, size: int) -> "_Answer":
+        cells = [found.cell(arm, size) for arm in found.arms]
+        ready = sorted(
+            (cell for cell in cells if len(cell.accuracies) >= MIN_SEEDS), key=lambda cell: -(cell.mean or 0)
+        )
+        late = [cell for cell in cells if cell not in ready]
+        against = _against(found, ready) if ready else {}
+        level = [arm for arm, gain in against.items() if gain is None or gain.low <= 0]
+        return cls(ready, late, against, [ready[0].arm, *level] if ready else [])
 
 
 def crossing_sentence(pair: Pair, differences: tuple[Difference, ...]) -> str:
@@ -132,6 +152,22 @@ def _needed(cells: list[Cell]) -> str:
 def _so_far(cells: list[Cell]) -> list[str]:
     means = [f"{cell.arm} {percent(cell.mean)}" for cell in cells if cell.mean is not None]
     return [f"Means so far: {', '.join(means)}."] if means else []
+
+
+def _with_more(found: Findings, arms: list[str], size: int) -> str:
+    """Whether the answer is another one at the largest size measured."""
+    last = found.study["sizes"][-1]
+    if size == last:
+        return f"No more than {last:,} images were studied: whether more would change the answer is not known."
+    answer = _Answer.at(found, last)
+    if answer.late:
+        return f"Whether more images would change the answer is not known yet: at {last:,} runs are missing."
+    if set(answer.arms) == set(arms):
+        return f"More images do not change the answer: at {last:,} it is the same."
+    ours = [pair for pair in found.pairs if pair.first in answer.arms + arms and pair.second in answer.arms + arms]
+    crossed = [pair for pair in ours if pair.crossing.verdict in ("overtakes", "falls behind")]
+    where = " ".join(crossing_sentence(pair, found.differences) for pair in crossed)
+    return f"More images change the answer: at {last:,} it is {' or '.join(answer.arms)}. {where}".rstrip()
 
 
 def _doubled(fit: PowerLaw | None, best: Cell, asked: int) -> str:

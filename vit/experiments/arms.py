@@ -58,7 +58,7 @@ def matched(
     shape: tuple[int, ...],
     match: Match,
 ) -> tuple[Arm, ...]:
-    """Arms like the first one, which keeps the size its configs give it.
+    """Arms like the first one without a dial (or the first of all), which is the size its configs give it.
 
     Args:
         candidates: by name, in order.
@@ -67,14 +67,15 @@ def matched(
         match: what is made equal, to within 2 %.
 
     Raises:
-        ValueError: an arm without a dial, or whose dial reaches no such net.
+        ValueError: another arm without a dial, or whose dial reaches no such net.
     """
-    arms: list[Arm] = []
-    for name, candidate in candidates.items():
+    arms: dict[str, Arm] = {}
+    for name in sorted(candidates, key=lambda name: candidates[name].dial is not None):
+        candidate = candidates[name]
         arm_at = partial(_arm, name, candidate, builds[name], shape)
-        own = arm_at({})
-        arms.append(_turned(arm_at, own, arms[0], candidate, match) if arms and match != "none" else own)
-    return tuple(arms)
+        own, reference = arm_at({}), next(iter(arms.values()), None)
+        arms[name] = own if reference is None or match == "none" else _turned(arm_at, own, reference, candidate, match)
+    return tuple(arms[name] for name in candidates)
 
 
 def parameters(net: nn.Module) -> int:

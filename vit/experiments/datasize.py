@@ -32,12 +32,15 @@ def main(args: list[str]) -> int:
     workers = settings.workers or (2 if cuda else _cores())
     with quiet():
         planned = plan(*options)
+    folder = Path(settings.out or f"runs/data-size-{planned.study.data['name']}")
+    before = ledger.begun(folder)
+    if before and not settings.tune_size:  # the default, the middle size, would move while a study grows
+        planned = planned._replace(study=replace(planned.study, tune_size=before.get("tune_size")))
     study = planned.study
     if settings.dry_run:
         torch.set_num_threads(max(1, _cores() // workers))
         print(estimate.table(planned, workers, "cuda" if cuda else "cpu"))
         return 0
-    folder = Path(settings.out or f"runs/data-size-{study.data['name']}")
     with ledger.claimed(folder, study.to_dict()) as book:
         _describe(folder, planned)
         job = Job(Runner(study, folder, options.options, {}), book, workers, cuda, settings.retry_failed)

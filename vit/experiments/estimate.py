@@ -22,18 +22,25 @@ def table(planned: Plan, workers: int, device: str) -> str:
         f"{study.data['name']}: {study.data['train']:,} training pictures, {study.data['classes']} classes",
         f"sizes {', '.join(f'{size:,}' for size in study.sizes)}; seeds {len(study.seeds)}; {study.amount:,} "
         f"{study.budget} a run; precision {study.precision}",
+        f"{len(study.trials)} trials of each arm at {study.tune_size:,} pictures",
         f"{'arm':<10}{'parameters':>12}{'multiply-adds':>15}{'ms/step':>9}{'runs':>6}{'minutes':>9}",
     ]
     total = 0.0
     for arm in study.arms:
-        step, picture = seconds(planned.net(arm), shape, study.batch_size, study.precision, device)
         mine = [cell for cell in cells if cell.arm == arm.name]
-        spent = sum(_run_seconds(study, cell, step, picture) for cell in mine)
+        speed = {
+            precision: seconds(planned.net(arm), shape, study.batch_size, precision, device)
+            for precision in dict.fromkeys((study.precision, *(cell.precision for cell in mine)))
+        }
+        spent = sum(_run_seconds(study, cell, *speed[cell.precision]) for cell in mine)
         total += spent
         lines.append(
-            f"{arm.name:<10}{arm.parameters:>12,}{arm.macs:>15,}{step * 1000:>9.0f}{len(mine):>6}{spent / 60:>9.0f}"
+            f"{arm.name:<10}{arm.parameters:>12,}{arm.macs:>15,}{1000 * speed[study.precision][0]:>9.0f}"
+            f"{len(mine):>6}{spent / 60:>9.0f}"
         )
-    lines.append(f"{len(cells)} runs, about {total / workers / 60:.0f} minutes with {workers} at once on {device}")
+    cores = 1 if device == "cuda" else workers  # runs that share a GPU slow each other: how much is not known here
+    most = "about" if device == "cpu" else "at most about"
+    lines.append(f"{len(cells)} runs, {most} {total / cores / 60:.0f} minutes with {workers} at once on {device}")
     return "\n".join(lines)
 
 

@@ -75,8 +75,8 @@ def claimed(folder: Path, study: dict[str, Any]) -> Iterator[Ledger]:
     except Timeout:
         raise ValueError(f"another process is running the study in {folder}") from None
     try:
-        if (folder / STUDY).is_file():
-            continues(json.loads((folder / STUDY).read_text(encoding="utf-8")), study, folder)
+        if (before := begun(folder)) is not None:
+            continues(before, study, folder)
         ledger = Ledger(folder, fingerprint(study))
         text = json.dumps(study, indent=2)
         write_atomically(folder / STUDY, lambda part: part.write_text(text, encoding="utf-8"))
@@ -86,6 +86,21 @@ def claimed(folder: Path, study: dict[str, Any]) -> Iterator[Ledger]:
         if made and not (folder / STUDY).is_file():
             (folder / LOCK).unlink(missing_ok=True)
             folder.rmdir()
+
+
+def begun(folder: Path) -> dict[str, Any] | None:
+    """The study that a folder holds, if any.
+
+    Raises:
+        ValueError: ``study.json`` cannot be read.
+    """
+    path = folder / STUDY
+    if not path.is_file():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: expected the description of a study, got {error}") from error
 
 
 def fingerprint(study: Mapping[str, Any]) -> str:

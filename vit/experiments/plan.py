@@ -51,13 +51,13 @@ class DataSize:
 
     Attributes:
         candidates: architectures by name.
-        arms: names of those that are compared; the others are matched to the first.
+        arms: names of those that are compared. All are matched to the first that has no dial.
         sizes: training pictures (default: 100, 300, 1000, ... up to all there are).
         seeds: runs of each arm and size. No claim is made from fewer than 6.
         budget: whether amount counts optimiser steps or epochs.
         amount: length of every run.
         match: make the arms equal in parameters or in compute; none takes them as they are.
-        tune_size: training pictures of the tuning runs (default: the middle one of sizes).
+        tune_size: training pictures of the tuning runs (default: the middle one of sizes when the study began).
         trials: learning rate and weight decay of each tuning run, the same for every arm.
         precision: of all runs (default: bf16-mixed where the device supports it well, else 32-true).
         compare_precision: repeat the runs at tune_size in this precision.

@@ -1,7 +1,6 @@
-"""The report of a data-size study: a page that opens without a network, its figure, and a table for other programs."""
+"""The report of a data-size study: a page that opens without a network, its figure, and tables for other programs."""
 
 import base64
-import csv
 import io
 import json
 from collections import Counter
@@ -18,9 +17,10 @@ from vit.analysis.statistics import MIN_SEEDS, smallest_p
 from vit.commandline.arguments import take
 from vit.experiments import advice
 from vit.experiments.findings import Difference, Findings, findings
+from vit.experiments.tables import tables
 from vit.files import write_atomically
 
-PAGE, TABLE, FIGURE = "report.html", "summary.csv", "curves.png"
+PAGE, FIGURE = "report.html", "curves.png"
 MATCHED = {
     "parameters": "arms of about the same number of parameters",
     "compute": "arms of about the same compute for a picture",
@@ -49,7 +49,7 @@ def say(folder: Path, size: int | None = None) -> None:
 
 
 def write(folder: Path, size: int | None = None) -> Path:
-    """Write ``report.html``, ``summary.csv`` and ``curves.png`` into a study's folder; the path of the page.
+    """Write ``report.html``, ``curves.png`` and the tables (`tables`) into a study's folder; the path of the page.
 
     Args:
         folder: a study, finished or not: what is missing or failed is counted and listed.
@@ -63,7 +63,8 @@ def write(folder: Path, size: int | None = None) -> Path:
     text = page(found, picture, size)
     if picture is not None:
         write_atomically(folder / FIGURE, lambda part: part.write_bytes(picture))
-    write_atomically(folder / TABLE, lambda part: part.write_text(_table(found), encoding="utf-8", newline=""))
+    for name, table in tables(found).items():
+        write_atomically(folder / name, lambda part, table=table: part.write_text(table, encoding="utf-8", newline=""))
     write_atomically(folder / PAGE, lambda part: part.write_text(text, encoding="utf-8"))
     return folder / PAGE
 
@@ -114,21 +115,6 @@ def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
-
-
-def _table(found: Findings) -> str:
-    """One line per arm and size; accuracies in 0..1, nothing where there is no number."""
-    sizes = {arm["name"]: (arm.get("parameters"), arm.get("macs")) for arm in found.study["arms"]}
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = "arm size seeds failed missing accuracy low high images_per_s minutes parameters macs"
-    writer.writerow(names.split())
-    for cell in found.cells:
-        low, high = (cell.interval.low, cell.interval.high) if cell.interval else (None, None)
-        counts = len(cell.accuracies), cell.failed, cell.missing
-        cost = cell.images_per_s, cell.minutes
-        writer.writerow([cell.arm, cell.size, *counts, cell.mean, low, high, *cost, *sizes[cell.arm]])
-    return text.getvalue()
 
 
 def _setting(found: Findings) -> dict[str, list[tuple[str, int]]]:
