@@ -17,6 +17,16 @@ B, H, N, D, E = 2, 3, 7, 5, 11
 GRIDS = [(8, 8), (5, 13), (14, 14), (10, 20)]
 PREFIXES = [(), ("cls",), ("cls", "reg", "reg", "reg", "reg")]
 
+TINY = [
+    "-c",
+    "model/vit_nano",
+    "--model.net.backbone.embed_dim=12",
+    "--model.net.backbone.depth=1",
+]
+TINY += ["--model.net.backbone.patch_size=4", "--data.augment=none", "--trainer.limit_train_batches=3"]
+TINY += ["--trainer.max_epochs=2", "--trainer.log_every_n_steps=1"]
+"""Options of a fit that takes seconds."""
+
 
 def random(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)

@@ -23,7 +23,7 @@ FLOORS = [
     {"bundle", "export", "analysis"},
     {"tasks"},
     {"commandline"},
-    {"run"},
+    {"run", "evaluate"},
     {"experiments", "bench", "report", "demo", "explain"},
     {"cli", "__main__"},
 ]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vit import cli, demo, run
+from vit import cli, demo, evaluate, run
 
 SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
 
@@ -19,8 +19,8 @@ def short(monkeypatch) -> None:
 
 @pytest.fixture
 def good(monkeypatch) -> None:
-    test = run.test
-    monkeypatch.setattr(run, "test", lambda args: {**test(args), "acc": 0.98})
+    test = evaluate.test
+    monkeypatch.setattr(evaluate, "test", lambda args: {**test(args), "acc": 0.98})
 
 
 @pytest.mark.usefixtures("short", "good")

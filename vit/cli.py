@@ -72,17 +72,17 @@ def _fit(args: list[str]) -> int:
 
 def _validate(args: list[str]) -> int:
     args = with_flags("validate", args)
-    from vit import run
+    from vit import evaluate
 
-    print(_text(run.validate(args), "val/"))
+    print(_text(evaluate.validate(args), "val/"))
     return 0
 
 
 def _test(args: list[str]) -> int:
     args = with_flags("test", args)
-    from vit import run
+    from vit import evaluate
 
-    result = run.test(args)
+    result = evaluate.test(args)
     low, high = result["acc_95"]
     print(f"{result['data']}: accuracy {result['acc']:.4f} (95 % interval {low:.4f} to {high:.4f}, n = {result['n']})")
     return 0
@@ -90,10 +90,10 @@ def _test(args: list[str]) -> int:
 
 def _predict(args: list[str]) -> int:
     args = with_flags("predict", args)
-    from vit import run
+    from vit import evaluate
     from vit.commandline import predictions
 
-    predictions.show(run.predict(args))
+    predictions.show(evaluate.predict(args))
     return 0
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from vit import bundle, explain, run
+from vit import bundle, evaluate, explain, run
 from vit.commandline import arguments
 from vit.commandline.predictions import Predicted
 from vit.data import catalog
@@ -52,9 +52,9 @@ def demo(folder: Path) -> int:
         if folder.is_dir():
             (folder / MARK).touch()
     trained = time.monotonic() - start
-    result = run.test(["--load", str(folder)])
+    result = evaluate.test(["--load", str(folder)])
     digit, truth = _save_digit(folder / "digit.png")
-    (predicted,) = run.predict(["--load", str(folder), f"--data.pictures={json.dumps([str(digit)])}"])
+    (predicted,) = evaluate.predict(["--load", str(folder), f"--data.pictures={json.dumps([str(digit)])}"])
     figure = explain.rollout_figure(bundle.load(folder), digit, digit.name)
     write_atomically(folder / "rollout.png", lambda part: figure.savefig(part, format="png"))
     summary = _summary(folder, result, predicted, truth, trained, time.monotonic() - start)

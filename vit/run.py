@@ -1,29 +1,22 @@
-"""Fit, validate, test and predict, from the command line or from Python: ``fit(["-c", "quickstart"])``."""
+"""Fit and resume, from the command line or from Python: ``fit(["-c", "quickstart"])``."""
 
-import json
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
-import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from typing_extensions import override
 
-from vit.analysis.statistics import wilson
 from vit.commandline import record
 from vit.commandline.arguments import take, with_configs
 from vit.commandline.options import VitCLI
 from vit.commandline.overlays import resolve
-from vit.commandline.predictions import Predicted, check_format, top_k_of, write
 from vit.commandline.quiet import quiet
 from vit.commandline.runfolder import CONFIG, LAST, claimed, default_folder, resumable
-from vit.commandline.trained import Trained, open_trained
 from vit.files import write_atomically
 from vit.tasks.checkpoint import Checkpoints, is_smoke_run
 
@@ -53,83 +46,6 @@ def fit(args: list[str]) -> Run:
         writes = getattr(rank_zero_only, "rank", 0) == 0 and not cli.config.trainer.fast_dev_run
         with claimed(folder, cli.saved_config()) if writes else nullcontext():
             return _fit(cli, None, command)
-
-
-def validate(args: list[str]) -> dict[str, Any]:
-    """Loss and accuracy of ``--load MODEL`` on its validation split."""
-    with quiet():
-        cli, _ = _evaluation("validate", args)
-        (metrics,) = cli.trainer.validate(cli.model, datamodule=cli.datamodule, verbose=False)
-    return dict(metrics)
-
-
-def test(args: list[str]) -> dict[str, Any]:
-    """Accuracy of ``--load MODEL`` with its 95 % interval (Wilson), loss and n on the test split; also in test.json.
-
-    With ``--record FILE`` the result joins FILE as one line, with how the model was trained.
-
-    Raises:
-        ValueError: anything the user can put right, such as data of other classes than the model's.
-    """
-    (recorded,), args = take(args, "--record")
-    with quiet():
-        cli, trained = _evaluation("test", args)
-        count = Count()
-        cli.trainer.callbacks.append(count)  # type: ignore[attr-defined]
-        with cli.logging():
-            (metrics,) = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
-    acc, n = metrics["test/acc"], count.samples
-    result = {
-        "acc": acc,
-        "acc_95": wilson(round(acc * n), n),
-        "n": n,
-        "loss": metrics["test/loss"],
-        "data": cli.datamodule.description.name,
-        "manifest_hash": cli.datamodule.manifest_hash,
-        "weights": "released" if trained.checkpoint is None else trained.checkpoint.name,
-    }
-    write_atomically(cli.folder / "test.json", lambda part: part.write_text(json.dumps(result, indent=2)))
-    if recorded is not None:
-        record.append(Path(recorded), trained.folder, result)
-    return result
-
-
-def predict(args: list[str]) -> list[Predicted]:
-    """Classes of ``--data.pictures`` by ``--load MODEL``; written to ``--out`` when given."""
-    (out, top_k), args = take(args, "--out", "--top_k")
-    path = None if out is None else check_format(out)
-    with quiet():
-        cli, trained = _evaluation("predict", args)
-        kept = top_k_of(top_k, len(trained.classes))
-        batches = cli.trainer.predict(cli.model, datamodule=cli.datamodule)
-    files = cli.datamodule.picture_files
-    predictions = []
-    for index, probabilities in batches or []:
-        values, places = probabilities.topk(kept)
-        for place, value, classes in zip(index.tolist(), values.tolist(), places.tolist(), strict=True):
-            top = {trained.classes[k]: p for k, p in zip(classes, value, strict=True)}
-            predictions.append(Predicted(str(files[place]), trained.classes[classes[0]], value[0], top))
-    if path is not None:
-        write(path, predictions)
-    return predictions
-
-
-class Count(L.Callback):
-    """How many samples were tested."""
-
-    samples = 0
-
-    @override
-    def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self.samples += len(batch.labels)
 
 
 def _resume(folder: Path, args: list[str], run: str | None, command: str) -> Run:
@@ -184,66 +100,3 @@ def _interruptible(folder: Path) -> Iterator[None]:
     finally:
         if main:
             signal.signal(signal.SIGINT, handler)
-
-
-def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]) -> tuple[VitCLI, Trained]:
-    """The command's CLI around a trained net: its configuration is not retyped, options given override it."""
-    (model,), args = take(args, "--load")
-    if model is None:
-        raise ValueError(f"vit {command} expects a model: `vit {command} runs/mine`")
-    trained = open_trained(model)
-    config = json.dumps(trained.evaluation_config())
-    cli = VitCLI(command, [f"--config={resolve('base')}", f"--config={config}", *with_configs(args)[0]])
-    before, now = trained.config.get("data", {}), cli.config.data
-    own_data = all(before.get(key) == now.get(key) for key in ("dataset", "root"))
-    resized = now.img_size is not None and now.img_size != before.get("img_size")
-    cli.build(_results_folder(trained, cli.config, own_data, resized))
-    cli.model.net = trained.net
-    if now.channels is not None and now.channels != trained.preprocessing.channels:
-        raise ValueError(f"the model takes pictures of {trained.preprocessing.channels} channels, got {now.channels}")
-    size = cli.datamodule.preprocessing.img_size if resized else trained.preprocessing.img_size
-    cli.datamodule.preprocessing = replace(trained.preprocessing, img_size=size)
-    if command != "predict":
-        _check_classes(trained.classes, cli.datamodule.classes)
-    if command != "predict" and own_data:
-        _check_splits(trained, cli)
-    return cli, trained
-
-
-def _results_folder(trained: Trained, config: Any, own_data: bool, resized: bool) -> Path:
-    """The run's folder for its released model on its own data; a folder of its own in there for anything else."""
-    data, trainer = config.data, config.trainer
-    parts = [] if trained.checkpoint is None else [trained.checkpoint.stem]
-    parts += [] if own_data else [Path(data.root).name if data.root else data.dataset]
-    parts += ["resized"] if resized else []
-    limit = trainer.limit_test_batches
-    whole = limit is None or (isinstance(limit, float) and limit == 1.0)  # the integer 1 is one batch
-    parts += [] if whole and not trainer.fast_dev_run else ["part"]
-    return trained.folder / "-".join(["test", *parts]) if parts else trained.folder
-
-
-def _check_splits(trained: Trained, cli: VitCLI) -> None:
-    """Refuse splits drawn anew from the data the model was trained on: they would hold pictures it has seen."""
-    fit_data = trained.config.get("data", {})
-    drawn_by = {
-        "seed_everything": (trained.config.get("seed_everything"), cli.config.seed_everything),
-        "data.val_fraction": (fit_data.get("val_fraction"), cli.config.data.val_fraction),
-    }
-    for option, (then, now) in drawn_by.items():
-        if cli.command == "validate" and then is not None and then != now:
-            raise ValueError(f"{option} {now} would draw another validation split than the run's {then}")
-    if trained.manifest_hash not in (None, cli.datamodule.manifest_hash):
-        name = cli.datamodule.description.name
-        raise ValueError(
-            f"the data {name!r} changed since the model was trained on it: splits drawn anew would hold pictures it "
-            "has seen; put the data back as it was, or name other pictures with --data.root"
-        )
-
-
-def _check_classes(expected: tuple[str, ...], came: tuple[str, ...]) -> None:
-    if expected == came:
-        return
-    unknown = [name for name in came if name not in expected]
-    absent = [name for name in expected if name not in came]
-    differing = f"the model does not know {unknown[0]!r}" if unknown else f"the data lacks {absent[0]!r}"
-    raise ValueError(f"the data's {len(came)} classes are not the model's {len(expected)}: {differing}")

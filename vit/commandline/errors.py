@@ -124,7 +124,8 @@ def _no_union_member(match: re.Match[str], text: str, keys: list[str]) -> str:
 
 def _missing(match: re.Match[str], text: str, keys: list[str]) -> str:
     names = [_key(match, text, name.strip()) for name in match["names"].splitlines()[0].split(",")]
-    return f"missing {' and '.join(names).rstrip('.')}: name a config that sets it, for example -c quickstart"
+    settled_by = "-c quickstart sets what a run needs; before your own config, -c study/cpu what a study needs"
+    return f"missing {' and '.join(names).rstrip('.')}: {settled_by}"
 
 
 Explain = Callable[[re.Match[str], str, list[str]], str]

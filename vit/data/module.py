@@ -165,7 +165,7 @@ class Images(L.LightningDataModule):
         kept, held = carve(source.labels, self.val_fraction, self.seed)
         if not len(held):
             raise ValueError(
-                f"nothing to validate on: every class has a single picture (classes: {shown(self.classes)})"
+                f"nothing to validate on: no class has two pictures to train on (classes: {shown(self.classes)})"
             )
         return source, kept, held
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from vit import bundle, run
+from vit import bundle, evaluate, run
 from vit.commandline import record
 from vit.commandline.runfolder import CONFIG
 from vit.environment import environment
@@ -53,7 +53,7 @@ class Runner:
         args = [word for name in overlays for word in ("-c", name)]
         _, metrics = run.fit([*args, *self.options, *arguments(self.study, cell, settings), "--run", str(path)])
         again = [f"--trainer.precision={cell.precision}", *(option for option in self.options if _is_of_place(option))]
-        tested = run.test(["--load", str(path), *again]) if cell.kind == "run" else {}
+        tested = evaluate.test(["--load", str(path), *again]) if cell.kind == "run" else {}
         self._check_data(path)
         row = self._row(cell, settings, metrics, tested)
         rmtree(path / "checkpoints", ignore_errors=True)

@@ -1,0 +1,146 @@
+"""A trained model validated, tested and used, by the functions Python calls."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import vit
+from vit import evaluate
+from vit.commandline.predictions import Predicted
+from vit.commandline.trained import open_trained
+from vit.data import catalog
+
+
+def test_test_reports_accuracy_n_and_interval(folder: Path) -> None:
+    result = evaluate.test(["--load", str(folder)])
+    low, high = result["acc_95"]
+    assert result["n"] == 359 and 0 <= low <= result["acc"] <= high <= 1
+    assert result["data"] == "digits" and len(result["manifest_hash"]) == 64
+    assert json.loads((folder / "test.json").read_text()) == json.loads(json.dumps(result))
+    assert vit.load(folder).meta["metrics"]["test"]["acc"] == result["acc"]
+    assert (folder / "confusion.png").is_file()
+
+
+def test_test_agrees_with_the_bundle(folder: Path) -> None:
+    """Lightning's route and `vit.load` give the same answers."""
+    result = evaluate.test(["--load", str(folder)])
+    source = catalog.load("digits", None, "test")
+    assert source is not None
+    predictions = vit.load(folder, device="cpu").predict(list(source.pictures))
+    right = sum(int(p.label) == label for p, label in zip(predictions, source.labels.tolist(), strict=True))
+    assert right == round(result["acc"] * result["n"])
+
+
+def test_a_checkpoint_is_tested_apart(folder: Path) -> None:
+    result = evaluate.test(["--load", str(folder / "checkpoints/last.ckpt")])
+    assert result["weights"] == "last.ckpt"
+    assert (folder / "test-last/test.json").is_file() and not (folder / "test.json").exists()
+    average = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["callbacks"]["EMA"]["weights"]
+    net = open_trained(str(folder / "checkpoints/last.ckpt")).net  # validation measured the averaged weights
+    assert all(torch.equal(tensor, average[f"net.{name}"]) for name, tensor in net.state_dict().items())
+
+
+def test_another_validation_split_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"seed_everything 7 would draw another validation split than the run's 0"):
+        evaluate.validate(["--load", str(folder), "--seed_everything", "7"])
+
+
+def test_data_that_changed_since_training_are_refused(folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(catalog, "manifest", lambda *_: "of other pictures")
+    with pytest.raises(ValueError, match="'digits' changed since the model was trained on it"):
+        evaluate.test(["--load", str(folder)])
+
+
+def test_part_of_the_test_split_is_no_result_of_the_run(folder: Path) -> None:
+    evaluate.test(["--load", str(folder), "--trainer.limit_test_batches", "1"])
+    assert not (folder / "test.json").exists() and (folder / "test-part/test.json").is_file()
+    assert "test" not in json.loads((folder / "model.json").read_text())["metrics"]
+
+
+def test_a_bundle_alone_is_enough(folder: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    for name in ("model.safetensors", "model.json"):
+        shutil.copy(folder / name, bundle / name)
+    assert evaluate.test(["--load", str(bundle)])["acc"] == evaluate.test(["--load", str(folder)])["acc"]
+    assert evaluate.validate(["--load", str(bundle)]) == evaluate.validate(["--load", str(folder)])
+
+
+def test_options_override_what_is_stored(folder: Path, tmp_path: Path) -> None:
+    """Other data of the same classes; the model's own preprocessing stays."""
+    source = catalog.load("digits", None, "test")
+    assert source is not None
+    for place, (pixels, label) in enumerate(zip(source.pictures, source.labels.tolist(), strict=True)):
+        for split in ("train", "test"):
+            path = tmp_path / f"photos/{split}/{label}/{place}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels[..., 0]).save(path)
+    own = evaluate.test(["--load", str(folder)])
+    other = evaluate.test(["--load", str(folder), "--data.root", str(tmp_path / "photos"), "--data.batch_size", "50"])
+    assert (other["acc"], other["n"], other["data"]) == (own["acc"], own["n"], "photos")
+    assert (folder / "test-photos/test.json").is_file()
+    assert json.loads((folder / "test.json").read_text())["data"] == "digits"
+
+
+def test_data_of_other_classes_is_refused(folder: Path, tmp_path: Path) -> None:
+    for name in ("0", "1", "cat"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(5):
+            Image.new("L", (8, 8), number).save(tmp_path / "photos" / name / f"{number}.png")
+    with pytest.raises(ValueError, match="3 classes are not the model's 10: the model does not know 'cat'"):
+        evaluate.test(["--load", str(folder), "--data.root", str(tmp_path / "photos")])
+    shutil.rmtree(tmp_path / "photos/cat")
+    with pytest.raises(ValueError, match="2 classes are not the model's 10: the data lacks '2'"):
+        evaluate.test(["--load", str(folder), "--data.root", str(tmp_path / "photos")])
+
+
+def test_channels_the_model_does_not_take(folder: Path) -> None:
+    with pytest.raises(ValueError, match="the model takes pictures of 1 channels, got 3"):
+        evaluate.test(["--load", str(folder), "--data.channels", "3"])
+
+
+def test_predict(folder: Path, tmp_path: Path) -> None:
+    source = catalog.load("digits", None, "test")
+    assert source is not None
+    for place in range(5):
+        Image.fromarray(source.pictures[place][..., 0]).save(tmp_path / f"{place}.png")
+    args = ["--load", str(folder), f'--data.pictures=["{tmp_path}/*.png"]']
+    predictions = evaluate.predict([*args, "--out", str(tmp_path / "out/p.json"), "--top_k", "4"])
+    expected = vit.load(folder, device="cpu").predict([tmp_path / f"{place}.png" for place in range(5)], top_k=4)
+    for place, (ours, theirs) in enumerate(zip(predictions, expected, strict=True)):
+        assert (ours.file, ours.label) == (str(tmp_path / f"{place}.png"), theirs.label)
+        assert ours.top == pytest.approx(theirs.probabilities, abs=1e-6)
+        assert ours.probability == max(ours.top.values()) and len(ours.top) == 4
+    written = json.loads((tmp_path / "out/p.json").read_text())
+    assert [Predicted(**entry) for entry in written] == predictions
+    evaluate.predict([*args, "--out", str(tmp_path / "p.csv")])
+    with (tmp_path / "p.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [row["label"] for row in table] == [prediction.label for prediction in predictions]
+    assert [float(row["probability"]) for row in table] == [prediction.probability for prediction in predictions]
+    assert list(table[0])[3:] == ["label_2", "probability_2", "label_3", "probability_3"]
+
+
+def test_predict_needs_no_training_data(folder: Path, tmp_path: Path) -> None:
+    """The run's data may be gone, or on another machine."""
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("root: null", "root: /gone/photos"))
+    Image.new("L", (8, 8)).save(tmp_path / "x.png")
+    (prediction,) = evaluate.predict(["--load", str(folder), f'--data.pictures=["{tmp_path}/x.png"]'])
+    assert prediction.label in "0123456789"
+
+
+@pytest.mark.parametrize("top_k", ["0", "11", "many", "-1"])
+def test_top_k_is_checked(finished: Path, top_k: str) -> None:
+    with pytest.raises(ValueError, match=f"--top_k expects a number from 1 to 10, .* got '{top_k}'"):
+        evaluate.predict(["--load", str(finished), "--top_k", top_k, '--data.pictures=["x.png"]'])
+
+
+def test_near_names_of_models_are_suggested(finished: Path) -> None:
+    with pytest.raises(ValueError, match=r"did you mean .*/finished\?"):
+        evaluate.test(["--load", str(finished.with_name("finishd"))])
