@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache  # of when this process began: what it has imported stays
 def commit() -> str | None:
     """Short hash of the checkout's commit, a plus behind it when vit/ or configs/ differ from it; None outside one."""
     root = Path(__file__).resolve().parent.parent

@@ -17,7 +17,7 @@ fit:
     callbacks:
       - class_path: vit.tasks.release.Release
         init_args: {weights: last}
-      - class_path: vit.tasks.checkpoint.Checkpoints
+    enable_checkpointing: false
     enable_progress_bar: false
   data: {batch_size: 64, augment: none}
 """

@@ -37,12 +37,18 @@ def last_minutes(table: str) -> float:
 
 @pytest.mark.parametrize(("device", "runs_share"), [("cpu", 2), ("cuda", 1)])
 def test_cells_are_summed_each_in_its_precision(planned: Plan, device: str, runs_share: int):
-    table = estimate.table(planned, 2, device)
+    table = estimate.table(planned, [*planned.study.tuning(), *planned.study.runs()], 2, device)
     seconds = 2 * (2 * TUNE + 4 * RUN + 2 * 2 * RUN)
     assert last_minutes(table) == round(seconds / runs_share / 60)
-    assert table.splitlines()[-1].startswith("16 runs, " + ("at most about" if device == "cuda" else "about"))
+    assert table.splitlines()[-1].startswith("16 runs to do, " + ("at most about" if device == "cuda" else "about"))
     (vit,) = [line.split() for line in table.splitlines() if line.startswith("vit")]
     assert vit == ["vit", "101", "1,009", "1500", "8", str(round(seconds / 2 / 60))]
+
+
+def test_what_is_done_costs_nothing(planned: Plan):
+    left = [cell for cell in planned.study.runs() if cell.arm == "vit"][:1]
+    table = estimate.table(planned, left, 1, "cpu")
+    assert last_minutes(table) == round(RUN / 60) and table.splitlines()[-1].startswith("1 runs to do")
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

@@ -69,6 +69,18 @@ def test_whether_more_images_change_the_answer(tmp_path):
     assert unknown in at[10_000].sentences
 
 
+def test_more_images_that_only_narrow_an_answer_may_change_it(tmp_path):
+    """cnn and vit are level at 100 images, cnn is ahead at 300."""
+    level, gains = (0.01, -0.01, 0.01, -0.01, 0.01, -0.01), GAINS
+    rows = [planted.run("vit", size, seed, 0.8) for size in (100, 300) for seed in range(6)]
+    rows += [planted.run("cnn", 100, seed, 0.8 + gain) for seed, gain in enumerate(level)]
+    rows += [planted.run("cnn", 300, seed, 0.8 + gain) for seed, gain in enumerate(gains)]
+    advice = recommendation(
+        findings(planted.write(tmp_path, planted.study(["vit", "cnn"], [100, 300], range(6)), rows)), 100
+    )
+    assert len(advice.arms) == 2 and "More images may change the answer: at 300 it is cnn." in advice.sentences
+
+
 def test_runs_missing_at_the_largest_size_leave_open_whether_more_change_the_answer(tmp_path):
     described, rows = planted.power_laws(seeds=6)
     rows = [row for row in rows if (row["size"], row["seed"]) != (10_000, 5)]
@@ -135,6 +147,15 @@ def test_precision_is_paired_by_seed(tmp_path):
     (row,) = findings(planted.write(tmp_path, described, rows)).precisions
     assert row.difference == pytest.approx((0.02, 0.010613, 0.029387), abs=1e-6)
     assert (row.seeds, row.speed) == (6, pytest.approx(1.5))
+
+
+def test_runs_in_another_precision_are_missed_too(tmp_path):
+    rows = [planted.run("vit", 100, seed, 0.5) for seed in range(2)]
+    rows += [planted.run("vit", 100, 0, 0.5, "bf16-mixed")]
+    described = planted.study(["vit", "cnn"], [100], range(2)) | {"compare_precision": "bf16-mixed"}
+    found = findings(planted.write(tmp_path, described, rows))
+    assert [(row.arm, row.missing) for row in found.precisions] == [("vit", 1), ("cnn", 2)]
+    assert found.missing == 2 + 3
 
 
 @pytest.mark.parametrize(("taken", "edges"), [(0, ("lr",)), (1, ()), (2, ("lr",))])

@@ -55,6 +55,7 @@ def test_two_processes_cannot_share_a_folder(tmp_path: Path, monkeypatch: pytest
             'with data manifest_hash "ab", asked for manifest_hash "cd"',
         ),
         ({"arms": study().arms[:1]}, "holds a study with arms"),
+        ({"recipes": {"vit": "12", "cnn": "35"}}, "whose runs had other options or another configuration"),
     ],
 )
 def test_another_study_is_refused_and_left_as_it_was(tmp_path: Path, changes: dict, words: str):

@@ -106,7 +106,9 @@ def test_packaged_studies_are_matched_within_two_percent(name: str):
         (["--budget", "hours"], "budget"),
         (["--seed", "3"], "--seed: no such option; did you mean '--seeds'"),
         (["--trainer.max_steps", "5"], "--trainer.max_steps is set by the study, for every run: see --amount"),
+        (["--trainer.devices", "2"], "--trainer.devices is set by the study, for every run: see --workers"),
         (["--data.trian_size", "5"], "trian_size"),
+        (["--out", "--dry-run"], "--out expects a value"),
         (
             ["--model.init_args.optimizer.lr", "0.1"],
             "--model.optimizer.lr is set by the study, for every run: see --trials",
@@ -126,3 +128,22 @@ def test_what_cannot_be_is_one_line(config: str, args: list[str], words: str):
     with pytest.raises(ValueError) as error:
         planned("-c", config, *args)
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("trainer: {accumulate_grad_batches: 4}", "trainer.accumulate_grad_batches"),
+        ("model: {init_args: {optimizer: {lr: 0.1}}}", "model.optimizer.lr"),
+        ("data: {train_size: 100}", "data.train_size"),
+    ],
+)
+def test_an_overlay_cannot_set_what_the_grid_sets(config: str, tmp_path: Path, text: str, name: str):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(text)
+    with pytest.raises(ValueError, match=f"--{name} is set by the study, for every run"):
+        planned("-c", config, "-c", str(mine))
+    inside = tmp_path / "inside.yaml"
+    inside.write_text(f"fit: {{{text}}}")
+    with pytest.raises(ValueError, match=f"--{name} is set by the study, for every run"):
+        planned("-c", config, "-c", str(inside))

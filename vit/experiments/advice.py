@@ -163,7 +163,10 @@ def _with_more(found: Findings, arms: list[str], size: int) -> str:
     if answer.late:
         return f"Whether more images would change the answer is not known yet: at {last:,} runs are missing."
     if set(answer.arms) == set(arms):
-        return f"More images do not change the answer: at {last:,} it is the same."
+        same = "it is the same" if len(arms) == 1 else "no difference can be told, either"
+        return f"More images do not change the answer: at {last:,} {same}."
+    if set(answer.arms) & set(arms):
+        return f"More images may change the answer: at {last:,} it is {' or '.join(answer.arms)}."
     ours = [pair for pair in found.pairs if pair.first in answer.arms + arms and pair.second in answer.arms + arms]
     crossed = [pair for pair in ours if pair.crossing.verdict in ("overtakes", "falls behind")]
     where = " ".join(crossing_sentence(pair, found.differences) for pair in crossed)

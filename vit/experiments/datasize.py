@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 import yaml
 
+from vit import environment
 from vit.commandline.quiet import quiet
 from vit.experiments import estimate, ledger, report
 from vit.experiments.grid import TUNE_SEED, Cell, Study, best_trial, steps_of
@@ -26,6 +27,7 @@ from vit.files import write_atomically
 def main(args: list[str]) -> int:
     """Run or continue a study, and write its report; 1 when runs failed."""
     options = parse(args)
+    environment.commit()  # of the code that the workers, forked later, will run
     torch.set_num_threads(1)  # a process that has started a thread pool cannot be forked
     settings = options.settings
     cuda = torch.cuda.is_available()
@@ -35,19 +37,24 @@ def main(args: list[str]) -> int:
     folder = Path(settings.out or f"runs/data-size-{planned.study.data['name']}")
     before = ledger.begun(folder)
     if before and not settings.tune_size:  # the default, the middle size, would move while a study grows
-        planned = planned._replace(study=replace(planned.study, tune_size=before.get("tune_size")))
+        tuned_at = before.get("tune_size", planned.study.tune_size)
+        planned = planned._replace(study=replace(planned.study, tune_size=tuned_at))
     study = planned.study
     if settings.dry_run:
+        if before:
+            ledger.continues(before, study.to_dict(), folder)
+        book = Ledger(folder, ledger.fingerprint(study.to_dict()))
+        left = [cell for cell in (*study.tuning(), *study.runs()) if cell.key not in book]
         torch.set_num_threads(max(1, _cores() // workers))
-        print(estimate.table(planned, workers, "cuda" if cuda else "cpu"))
+        print(estimate.table(planned, left, workers, "cuda" if cuda else "cpu"))
         return 0
     with ledger.claimed(folder, study.to_dict()) as book:
         _describe(folder, planned)
         job = Job(Runner(study, folder, options.options, {}), book, workers, cuda, settings.retry_failed)
         with Live([*job.left(study.tuning()), *job.left(study.runs())], workers, partial(_steps, study)) as live:
-            job.do(study.tuning(), live)
+            failed = job.do(study.tuning(), live)
             chosen = {arm.name: _chosen(study, book, arm.name) for arm in study.arms}
-            failed = replace(job, runner=replace(job.runner, chosen=chosen)).do(study.runs(), live)
+            failed += replace(job, runner=replace(job.runner, chosen=chosen)).do(study.runs(), live)
         report.say(folder, settings.size)
     if failed:
         print(f"{failed} runs failed, see {folder / 'runs'}; --retry-failed takes them up again")

@@ -1,7 +1,7 @@
 """What a grid will cost, from a few steps of each net on this machine."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import torch
@@ -14,10 +14,9 @@ from vit.experiments.plan import Plan, shape_of
 PROBES = 3
 
 
-def table(planned: Plan, workers: int, device: str) -> str:
-    """The grid in words, with seconds per run measured on ``device``; loading and augmentation come on top."""
+def table(planned: Plan, cells: Sequence[Cell], workers: int, device: str) -> str:
+    """The grid in words; of ``cells``, the time measured on ``device``, loading and augmentation come on top."""
     study, shape = planned.study, shape_of(planned.data(0))
-    cells = [*study.tuning(), *study.runs()]
     lines = [
         f"{study.data['name']}: {study.data['train']:,} training pictures, {study.data['classes']} classes",
         f"sizes {', '.join(f'{size:,}' for size in study.sizes)}; seeds {len(study.seeds)}; {study.amount:,} "
@@ -40,7 +39,7 @@ def table(planned: Plan, workers: int, device: str) -> str:
         )
     cores = 1 if device == "cuda" else workers  # runs that share a GPU slow each other: how much is not known here
     most = "about" if device == "cpu" else "at most about"
-    lines.append(f"{len(cells)} runs, {most} {total / cores / 60:.0f} minutes with {workers} at once on {device}")
+    lines.append(f"{len(cells)} runs to do, {most} {total / cores / 60:.0f} minutes with {workers} at once on {device}")
     return "\n".join(lines)
 
 

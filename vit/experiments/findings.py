@@ -68,6 +68,7 @@ class Precision:
     seeds: int
     difference: Interval | None
     speed: float | None
+    missing: int
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ class Findings:
 
     @property
     def missing(self) -> int:
-        """Runs of the grid without a row yet."""
-        return sum(cell.missing for cell in self.cells)
+        """Runs of the grid without a row yet, those in another precision among them."""
+        return sum(row.missing for row in (*self.cells, *self.precisions))
 
     def cell(self, arm: str, size: int) -> Cell:
         return next(cell for cell in self.cells if (cell.arm, cell.size) == (arm, size))
@@ -114,7 +115,7 @@ def findings(folder: Path) -> Findings:
         fits={name: _fit(grid, name, study["sizes"]) for name in names},
         differences=_differences(grid, study),
         pairs=tuple(_pair(grid, first, second, study) for first, second in combinations(names, 2)),
-        precisions=_precisions(grid, done, study) if study.get("compare_precision") else (),
+        precisions=_precisions(grid, final, study) if study.get("compare_precision") else (),
         tuning=tuple(tuning(name, done, study) for name in names),
         done=tuple(done),
         failures=tuple(row for row in final if row["status"] != "done"),
@@ -201,8 +202,9 @@ def _paired(first: Mapping[int, float], second: Mapping[int, float]) -> tuple[fl
     return tuple(first[seed] - second[seed] for seed in sorted(first.keys() & second.keys()))
 
 
-def _precisions(grid: Grid, done: list[Row], study: Row) -> tuple[Precision, ...]:
-    other = study["compare_precision"]
+def _precisions(grid: Grid, final: list[Row], study: Row) -> tuple[Precision, ...]:
+    other, size = study["compare_precision"], study["tune_size"]
+    done = [row for row in final if row["status"] == "done"]
     compared = _by_cell(done, other)
     speeds = {
         tuple(map(row.get, ("arm", "size", "seed", "precision"))): row.get("train_images_per_s")
@@ -210,12 +212,15 @@ def _precisions(grid: Grid, done: list[Row], study: Row) -> tuple[Precision, ...
         if row["kind"] == "run"
     }
     rows = []
-    for (arm, size), accuracies in compared.items():
+    for arm in (arm["name"] for arm in study["arms"]):
+        accuracies = compared[arm, size]
         gains = _paired(accuracies, grid[arm, size])
         ratios = []
         for seed in accuracies.keys() & grid[arm, size].keys():
             base, changed = (speeds[arm, size, seed, precision] for precision in (study["precision"], other))
             ratios.append(changed / base if base and changed else None)
         interval = mean_interval(gains) if len(gains) > 1 else None
-        rows.append(Precision(arm, size, len(gains), interval, _median(ratios)))
+        there = [row for row in final if (row.get("arm"), row.get("precision"), row.get("kind")) == (arm, other, "run")]
+        missing = len(study["seeds"]) - len(there)
+        rows.append(Precision(arm, size, len(gains), interval, _median(ratios), missing))
     return tuple(rows)

@@ -124,6 +124,11 @@ def continues(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -
     for name, value in now.items():
         if not (name in MAY_GROW and _grows(before.get(name), value)) and before.get(name) != value:
             there, asked = _first_difference(before.get(name), value)
+            if name == "recipes":  # hashes say nothing to a reader
+                raise ValueError(
+                    f"{folder} holds a study whose runs had other options or another configuration: put them back as "
+                    "they were, or choose another --out"
+                )
             raise ValueError(f"{folder} holds a study with {name} {there}, asked for {asked}: choose another --out")
 
 

@@ -48,7 +48,7 @@ def parse(args: Sequence[str]) -> Options:
             given = value if equals else rest.popleft() if rest and rest[0] in ("true", "false") else "true"
             own.append(f"{switch}={given}")
             continue
-        value = value if equals else rest.popleft() if rest else ""
+        value = value if equals else rest.popleft() if rest and not rest[0].startswith("--") else ""
         if not value:
             raise ValueError(f"{flag} expects a value")
         if flag in ("-c", "--config"):

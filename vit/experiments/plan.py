@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -33,6 +33,9 @@ OWNED = {
     "trainer.limit_train_batches": "amount",
     "trainer.overfit_batches": "amount",
     "trainer.fast_dev_run": "amount",
+    "trainer.devices": "workers",
+    "trainer.num_nodes": "workers",
+    "trainer.strategy": "workers",
     "trainer.check_val_every_n_epoch": "amount",
     "trainer.val_check_interval": "amount",
     "model.optimizer.warmup_epochs": "amount",
@@ -125,7 +128,8 @@ def plan(settings: DataSize, configs: Sequence[str], options: Sequence[str]) -> 
     Raises:
         ValueError: an unknown arm, a size that the data do not have, or an option that the grid sets.
     """
-    _leave_to_the_grid(options)
+    shared = [settings.fit, *(yaml.safe_load(resolve(name).read_text(encoding="utf-8")) for name in configs)]
+    _leave_to_the_grid([*options, *(f"--{name}" for content in shared for name in _names(content))])
     candidates = arms.select(settings.arms, settings.candidates)
     parsed = {name: _parse(candidate, settings.fit, configs, options) for name, candidate in candidates.items()}
     first = next(iter(parsed.values()))
@@ -220,6 +224,13 @@ def _check_size(size: int, data: Images) -> None:
         raise ValueError(
             f"size {size} leaves some of the {classes} classes without a picture: expected {classes} or more"
         )
+
+
+def _names(content: Any, before: str = "") -> Iterator[str]:
+    """Of the options that an overlay sets."""
+    for name, value in content.items() if isinstance(content, dict) else ():
+        yield before + name
+        yield from _names(value, f"{before}{name}.")
 
 
 def _leave_to_the_grid(options: Sequence[str]) -> None:

@@ -43,8 +43,9 @@ def main(args: list[str]) -> int:
 
 def say(folder: Path, size: int | None = None) -> None:
     """Write the report, and its advice to the terminal."""
-    path = write(folder, size)
-    advised = advice.recommendation(findings(folder), size)
+    found = findings(folder)
+    path = _write(found, folder, size)
+    advised = advice.recommendation(found, size)
     print("\n".join((advised.headline, *advised.sentences, f"The whole report: {path}")))
 
 
@@ -58,7 +59,10 @@ def write(folder: Path, size: int | None = None) -> Path:
     Raises:
         ValueError: the folder holds no data-size study of this version, or runs of another one.
     """
-    found = findings(folder)
+    return _write(findings(folder), folder, size)
+
+
+def _write(found: Findings, folder: Path, size: int | None) -> Path:
     picture = _png(figure(found)) if any(cell.accuracies for cell in found.cells) else None
     text = page(found, picture, size)
     if picture is not None:
@@ -103,7 +107,7 @@ def page(found: Findings, picture: bytes | None, size: int | None = None) -> str
         crossings=[advice.crossing_sentence(pair, found.differences) for pair in found.pairs],
         power=_power(found.differences),
         matched=MATCHED.get(found.study["match"], found.study["match"]),
-        missing=[cell for cell in found.cells if cell.missing],
+        missing=[row for row in (*found.cells, *found.precisions) if row.missing],
         setting=_setting(found),
         smallest=found.study["sizes"][0],
         largest=found.study["sizes"][-1],

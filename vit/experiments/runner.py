@@ -138,4 +138,4 @@ def _config_hash(path: Path) -> str:
 
 def _is_of_place(option: str) -> bool:
     """Whether it says where data lie or what computes, which a test has to be told again."""
-    return option.startswith(("--data.root=", "--trainer.accelerator=", "--trainer.devices="))
+    return option.startswith(("--data.root=", "--trainer.accelerator="))

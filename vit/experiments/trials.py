@@ -34,8 +34,8 @@ def tuning(arm: str, done: list[Row], study: Row) -> Tuning:
 
 
 def _edges(trials: list[dict[str, float]], chosen: dict[str, float]) -> Iterable[str]:
-    """Options of which the grid holds several values, and the chosen one is the smallest or largest."""
+    """Options of which the grid holds more than two values, and the chosen one is the smallest or largest."""
     for name, value in chosen.items():
         values = {trial[name] for trial in trials}
-        if len(values) > 1 and value in (min(values), max(values)):
+        if len(values) > 2 and value in (min(values), max(values)):
             yield name
