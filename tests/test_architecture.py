@@ -20,7 +20,7 @@ FLOORS = [
     {"attention"},
     {"layers"},
     {"models", "data"},
-    {"bundle", "export", "analysis"},
+    {"bundle", "card", "export", "analysis"},
     {"tasks"},
     {"commandline"},
     {"run", "evaluate"},

@@ -1,7 +1,8 @@
 """A model that knows itself: weights, architecture, classes, preprocessing and record in one folder.
 
 ``model.safetensors`` holds the weights; ``model.json`` everything else and the SHA-256 of the weights, which loading
-verifies. A run folder is a bundle. Nothing in it is code, and nothing is fetched: a bundle is a local folder.
+verifies. A run folder is a bundle. Nothing in it is code, and nothing is fetched: a bundle is a local folder, or the
+one file that `vit.export` makes of it.
 """
 
 import json
@@ -103,9 +104,7 @@ def save(
         ValueError: ``net`` keeps no spec (see `vit.spec`).
     """
     weights, record = Path(folder) / WEIGHTS, Path(folder) / RECORD
-    # own copies: safetensors refuses tensors that share memory, as tied weights do
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in net.state_dict().items()}
-    architecture = spec(net)
+    architecture, tensors = spec(net), tensors_of(net)
     write_part(weights, lambda part: part.write_bytes(safetensors.torch.save(tensors)))  # save_file makes it private
     meta = {
         "format": 1,
@@ -136,26 +135,34 @@ def load(path: str | Path, device: str = "auto") -> Model:
     """The model of a bundle folder, ready to predict.
 
     Args:
-        path: the folder, or one of its two files. URLs are refused: download first, so that you know what you run.
+        path: the folder, one of its two files, or a safetensors file of `vit.export`. URLs are refused: download
+            first, so that you know what you run.
         device: where the net goes; ``auto`` is CUDA where there is one, else the CPU.
 
     Raises:
         ValueError: no bundle there, a damaged one, or one of an architecture this version does not have.
     """
-    folder = _folder(path)
-    meta = _read(folder)
-    net = build(meta["spec"])
+    file = Path(path)
+    alone = file.suffix == ".safetensors" and file.is_file() and not file.with_name(RECORD).is_file()
+    file = file if alone else _folder(path) / WEIGHTS
     try:
-        weights = safetensors.torch.load_file(folder / WEIGHTS)
+        meta = _metadata(file) if alone else _read(file.parent)
+        weights = safetensors.torch.load_file(file)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{folder / WEIGHTS} is not a safetensors file: {error}") from error
+        raise ValueError(f"{file} is not a safetensors file: {error}") from error
+    net = build(meta["spec"])
     if problem := mismatch(net.state_dict(), weights):
-        raise ValueError(f"the weights in {folder} do not fit their architecture: {problem}")
+        raise ValueError(f"the weights in {file} do not fit their architecture: {problem}")
     net.load_state_dict(weights)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     net.to(device).eval()
     return Model(net, tuple(meta["classes"]), Preprocessing.from_dict(meta["preprocessing"]), meta)
+
+
+def tensors_of(net: nn.Module) -> dict[str, Tensor]:
+    """The net's weights as copies: safetensors refuses tensors that share memory, as tied weights do."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in net.state_dict().items()}
 
 
 def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
@@ -207,3 +214,12 @@ def _parse(record: Path) -> dict[str, Any]:
     if not isinstance(meta, dict) or not needed <= meta.keys():
         raise ValueError(f"{record} is not a model's record: expected an object with {', '.join(sorted(needed))}")
     return meta
+
+
+def _metadata(file: Path) -> dict[str, Any]:
+    """The record that one file carries in its head."""
+    with safetensors.safe_open(file, "pt") as opened:
+        written = opened.metadata() or {}
+    if not {"spec", "classes", "preprocessing"} <= written.keys():
+        raise ValueError(f"{file} holds weights alone: expected {RECORD} beside it, or a file of `vit export`")
+    return {name: json.loads(value) for name, value in written.items()}
