@@ -4,10 +4,11 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -16,8 +17,8 @@ from vit.commandline.arguments import take, with_configs
 from vit.commandline.options import VitCLI
 from vit.commandline.overlays import resolve
 from vit.commandline.quiet import quiet
-from vit.commandline.runfolder import CONFIG, LAST, claimed, default_folder, resumable
-from vit.files import write_atomically
+from vit.commandline.runfolder import CONFIG, LAST, claimed, default_folder, held, newest_checkpoint, resumable
+from vit.files import require_room, write_atomically
 from vit.tasks.checkpoint import Checkpoints, is_smoke_run
 
 
@@ -43,8 +44,10 @@ def fit(args: list[str]) -> Run:
     with quiet():
         cli = VitCLI("fit", [f"--config={resolve('base')}", *args])
         cli.build(folder)
-        writes = getattr(rank_zero_only, "rank", 0) == 0 and not cli.config.trainer.fast_dev_run
-        with claimed(folder, cli.saved_config()) if writes else nullcontext():
+        if not _writes(cli):
+            return _fit(cli, None, command)
+        with claimed(folder, cli.saved_config()), held(folder):
+            require_room(folder, _checkpoints_size(cli))
             return _fit(cli, None, command)
 
 
@@ -56,23 +59,46 @@ def _resume(folder: Path, args: list[str], run: str | None, command: str) -> Run
     with quiet():
         cli = VitCLI("fit", [f"--config={folder / CONFIG}", *args])
         cli.build(folder)
-        before = (folder / CONFIG).read_text(encoding="utf-8")
-        if not cli.config.trainer.fast_dev_run:
-            write_atomically(folder / CONFIG, lambda part: part.write_text(cli.saved_config()))
-        last = folder / LAST  # a run stopped before its first checkpoint starts at its first step again
-        try:
-            done = _fit(cli, last if last.is_file() else None, command)
-        except ValueError:  # refused, by other classes for instance: the run stays as it was
-            write_atomically(folder / CONFIG, lambda part: part.write_text(before, encoding="utf-8"))
-            raise
-        if not cli.config.trainer.fast_dev_run:
-            (folder / "test.json").unlink(missing_ok=True)  # of the model as it was
-        return done
+        if not _writes(cli):
+            return _fit(cli, newest_checkpoint(folder)[0], command)
+        with held(folder):
+            return _continue(cli, command)
+
+
+def _continue(cli: VitCLI, command: str) -> Run:
+    config, folder = cli.folder / CONFIG, cli.folder
+    require_room(folder, _checkpoints_size(cli))
+    checkpoint, problem = newest_checkpoint(folder)  # none of a run stopped before its first: it starts anew
+    if problem:
+        print(problem)
+    before = config.read_text(encoding="utf-8")
+    write_atomically(config, lambda part: part.write_text(cli.saved_config(), encoding="utf-8"))
+    try:
+        done = _fit(cli, checkpoint, command)
+    except ValueError:  # refused, by other classes for instance: the run stays as it was
+        write_atomically(config, lambda part: part.write_text(before, encoding="utf-8"))
+        raise
+    (folder / "test.json").unlink(missing_ok=True)  # of the model as it was
+    return done
+
+
+def _writes(cli: VitCLI) -> bool:
+    """Whether this process keeps the run folder: the first of several does, and none when the code is only tried."""
+    return getattr(rank_zero_only, "rank", 0) == 0 and not cli.config.trainer.fast_dev_run
+
+
+def _checkpoints_size(cli: VitCLI) -> int:
+    """Bytes that the run's checkpoints will take more than now: three and a part; weights, average, two moments."""
+    if not isinstance(cli.trainer.checkpoint_callback, Checkpoints):
+        return 0
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in cli.model.parameters())
+    there = sum(path.stat().st_size for path in (cli.folder / "checkpoints").glob("*.ckpt"))
+    return max(0, 4 * 4 * weights - there)
 
 
 def _fit(cli: VitCLI, checkpoint: Path | None, command: str) -> Run:
     trainer, start = cli.trainer, time.monotonic()
-    with _interruptible(cli.folder), cli.logging():
+    with _interruptible(cli.folder), _advised(cli), cli.logging():
         trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     keeper = trainer.checkpoint_callback
@@ -81,6 +107,27 @@ def _fit(cli: VitCLI, checkpoint: Path | None, command: str) -> Run:
     if trainer.is_global_zero and not is_smoke_run(trainer):
         record.add_sitting(cli.folder, command, cli.config.seed_everything, time.monotonic() - start)
     return Run(cli.folder, metrics)
+
+
+@contextmanager
+def _advised(cli: VitCLI) -> Iterator[None]:
+    """Out of memory: say what takes the same steps in less of it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
+        size, accumulated = cli.datamodule.batch_size, cli.trainer.accumulate_grad_batches
+        advice = "take a smaller data.img_size or a smaller model"
+        if size > 1:
+            halved = f"--data.batch_size {size // 2} --trainer.accumulate_grad_batches {2 * accumulated}"
+            advice = f"{halved} makes steps of as many pictures in half the memory"
+        kept = f"; {cli.folder / LAST} is kept" if (cli.folder / LAST).is_file() else ""
+        raise torch.OutOfMemoryError(f"out of memory with batches of {size}: {advice}{kept}") from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)  # the CPU's words
 
 
 @contextmanager

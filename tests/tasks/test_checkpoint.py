@@ -1,8 +1,13 @@
+import os
+import resource
+from contextlib import contextmanager
+
 import lightning as L
 import pytest
 import torch
 from torch.testing import assert_close
 
+from vit.files import SEAL_LENGTH
 from vit.tasks.checkpoint import AtomicCheckpointIO, Checkpoints, load_checkpoint
 from vit.tasks.classify import Classifier
 from vit.tasks.ema import EMA
@@ -61,15 +66,68 @@ def test_a_failing_write_leaves_the_old_file_and_no_part(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
 
-    def cut_short(checkpoint, part):
-        part.write_bytes(b"half")
-        raise OSError("disk full")
+    def cut_short(checkpoint, file):
+        file.write(b"half")
+        raise OSError(28, "disk full")
 
     monkeypatch.setattr(torch, "save", cut_short)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match=r"cannot write .*last\.ckpt: disk full"):
         AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
     assert load_checkpoint(path) == {"step": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@contextmanager
+def files_limited_to(size):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [0, 1000, 300_000])
+def test_a_full_disk_is_named_and_leaves_the_checkpoint_before(tmp_path, size):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
+    with files_limited_to(size), pytest.raises(OSError, match=r"^cannot write .*last\.ckpt: File too large$"):
+        AtomicCheckpointIO().save_checkpoint({"step": 2, "weights": torch.ones(100_000)}, path)
+    assert load_checkpoint(path) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_every_flipped_bit_and_every_cut_is_found_or_does_no_harm(tmp_path):
+    path, content = tmp_path / "best.ckpt", {"weights": torch.arange(16.0)}
+    AtomicCheckpointIO().save_checkpoint(content, path)
+    whole, found = path.read_bytes(), 0
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        found += refused(path, content)
+        path.write_bytes(whole[:place])
+        found += refused(path, content)
+    assert found >= 2 * len(range(0, len(whole), 7)) - 2 * SEAL_LENGTH
+
+
+def refused(path, content):
+    try:
+        assert_close(load_checkpoint(path), content, rtol=0, atol=0)
+    except ValueError as error:
+        assert "damaged" in str(error)
+        return True
+    return False
+
+
+def test_the_last_but_one_stays_until_training_ends(tiny_net, digits, trainer, tmp_path):
+    io, folder = AtomicCheckpointIO(), tmp_path / "io"
+    for step in (1, 2, 3):
+        io.save_checkpoint({"step": step}, folder / "last.ckpt")
+    assert [load_checkpoint(folder / name)["step"] for name in ("last.ckpt", "previous.ckpt")] == [3, 2]
+    (folder / "previous.ckpt").unlink()
+    os.link(folder / "last.ckpt", folder / "previous.ckpt")  # killed between keeping the one and placing the other
+    io.save_checkpoint({"step": 4}, folder / "last.ckpt")
+    assert [load_checkpoint(folder / name)["step"] for name in ("last.ckpt", "previous.ckpt")] == [4, 3]
+    assert len(list(folder.iterdir())) == 2
 
 
 class Evil:

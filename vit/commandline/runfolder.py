@@ -7,8 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 
-CONFIG, LAST, BEST = "config.yaml", "checkpoints/last.ckpt", "checkpoints/best.ckpt"
-RESUME_MAY_CHANGE = ("trainer.", "data.root", "data.num_workers")
+from filelock import FileLock, Timeout
+
+from vit.files import sweep
+from vit.tasks import checkpoint
+
+CONFIG = "config.yaml"
+LAST, PREVIOUS, BEST = (f"checkpoints/{name}" for name in (checkpoint.LAST, checkpoint.PREVIOUS, checkpoint.BEST))
+RESUME_MAY_CHANGE = ("trainer.", "data.root", "data.num_workers", "model.nonfinite")
 
 
 def default_folder(configs: list[str]) -> Path:
@@ -29,12 +35,14 @@ def claimed(folder: Path, config: str) -> Iterator[None]:
             f"{folder} is not empty: --run expects a new folder, and `vit fit --resume {folder}` continues a run"
         )
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with (folder / CONFIG).open("x", encoding="utf-8") as file:  # of two runs that start at once, one gets it
             file.write(config)
     except FileExistsError as error:
         raise ValueError(f"{folder} was taken by another run just now") from error
+    except OSError as error:
+        raise ValueError(f"no run can be written to {folder}: {error.strerror}") from error
     try:
         yield
     except BaseException:
@@ -44,6 +52,48 @@ def claimed(folder: Path, config: str) -> Iterator[None]:
                 folder.mkdir()
             _remove_empty(missing[1:])
         raise
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes from continuing the run in ``folder``, and remove what killed ones left half-written.
+
+    Raises:
+        ValueError: another process is at it.
+    """
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(f"{folder} is in use: another process is training this run") from error
+    try:
+        sweep(folder / "checkpoints")
+        yield
+    finally:
+        (folder / ".lock").unlink(missing_ok=True)
+        lock.release()
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path | None, str]:
+    """The newest checkpoint of a run that is whole, None before its first, and what to say when it is not the last.
+
+    Raises:
+        ValueError: there are checkpoints, but none is whole.
+    """
+    steps, problems = {}, []
+    for path in (folder / LAST, folder / PREVIOUS, folder / BEST):
+        try:
+            steps[path] = checkpoint.load_checkpoint(path, "meta").get("global_step", -1)
+        except ValueError as error:
+            problems.append(str(error))
+        if folder / LAST in steps:
+            return folder / LAST, ""
+    if steps:
+        newest = max(steps, key=lambda path: steps[path])
+        return newest, f"{problems[0]}; continuing from {newest.name}, step {steps[newest]}"
+    if any((folder / name).is_file() for name in (LAST, PREVIOUS, BEST)):
+        raise ValueError(f"{folder} has no checkpoint to continue from: {'; '.join(problems)}")
+    return None, ""
 
 
 def resumable(folder: Path, args: list[str]) -> Path:
@@ -58,7 +108,7 @@ def resumable(folder: Path, args: list[str]) -> Path:
         key = argument.lstrip("-").partition("=")[0]
         if argument.startswith("--") and not key.startswith(RESUME_MAY_CHANGE):
             raise ValueError(
-                f"--{key} cannot change on resume: only trainer options, data.root and data.num_workers may; "
+                f"--{key} cannot change on resume: only trainer options, {', '.join(RESUME_MAY_CHANGE[1:])} may; "
                 f"`vit fit -c {folder / CONFIG} --{key} ...` starts another run"
             )
     return folder

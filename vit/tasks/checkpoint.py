@@ -1,4 +1,4 @@
-"""Resume checkpoints: written atomically, read without unpickling code, one newest and one best per run."""
+"""Resume checkpoints: written atomically, sealed by a hash, read without unpickling code."""
 
 from pathlib import Path
 from typing import Any, Literal, final
@@ -9,16 +9,25 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from typing_extensions import override
 
-from vit.files import write_atomically
+from vit.files import commit, intact, keep, seal, write_part
+
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 
 @final
 class AtomicCheckpointIO(CheckpointIO):
-    """A checkpoint file is the old one or the new one at any moment; loading runs no code and fetches nothing."""
+    """A checkpoint file is the old one or the new one at any moment; loading runs no code and fetches nothing.
+
+    The ``last.ckpt`` that a new one replaces stays beside it as ``previous.ckpt``.
+    """
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        write_atomically(Path(path), lambda part: torch.save(checkpoint, part))
+        path = Path(path)
+        write_part(path, lambda part: _write(checkpoint, part))
+        if path.name == LAST:
+            keep(path, PREVIOUS)
+        commit(path)
 
     @override
     def load_checkpoint(
@@ -35,17 +44,29 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     """A checkpoint's content: tensors and plain data, never anything else.
 
     Raises:
-        ValueError: a URL, no such file, or not a checkpoint that loads without running code.
+        ValueError: a URL, no such file, other bytes than were written, or not a checkpoint that loads without running
+            code.
     """
     if "://" in str(path):
         raise ValueError(f"expected a local checkpoint, got the URL {path}: download it first")
     if not Path(path).is_file():
         raise ValueError(f"no checkpoint at {path}")
+    if not intact(Path(path)):
+        raise ValueError(f"{path} is damaged: its bytes do not have the hash they were written with")
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch raises its own, zip's and pickle's errors for damaged files
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"{path} is damaged or not a checkpoint of plain tensors: {reason[0]}") from error
+
+
+def _write(checkpoint: dict[str, Any], part: Path) -> None:
+    with part.open("wb") as file:
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:  # torch hides what the disk said behind its own error
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+    seal(part)
 
 
 def is_smoke_run(trainer: L.Trainer) -> bool:
@@ -58,7 +79,8 @@ class Checkpoints(Checkpoint):
     """``last.ckpt``, the newest step, and ``best.ckpt``, the best validation score, in ``checkpoints/`` of the run.
 
     Both hold raw and averaged weights and can be resumed. ``last`` is written at the end of every epoch, whatever the
-    metric does; only on optimiser steps, because a part-accumulated gradient is in no checkpoint.
+    metric does; only on optimiser steps, because a part-accumulated gradient is in no checkpoint. The one before it is
+    kept until training ends, in case ``last`` is damaged.
 
     Args:
         monitor: logged metric that ranks; the first of equal scores is kept.
@@ -80,12 +102,12 @@ class Checkpoints(Checkpoint):
     @property
     def best_model_path(self) -> str:
         """Lightning's name, so that ``trainer.test(ckpt_path="best")`` finds it; empty before the first validation."""
-        return "" if self.best_score is None else str(self._folder / "best.ckpt")
+        return "" if self.best_score is None else str(self._folder / BEST)
 
     @property
     def last_model_path(self) -> str:
         """Path of the newest checkpoint, written or not."""
-        return str(self._folder / "last.ckpt")
+        return str(self._folder / LAST)
 
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -106,6 +128,7 @@ class Checkpoints(Checkpoint):
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        _ = trainer.callback_metrics  # reduced by all processes now: the first, which shows them, would wait in saving
         self._save_last(trainer)
 
     @override
@@ -118,7 +141,12 @@ class Checkpoints(Checkpoint):
         score = float(trainer.callback_metrics[self.monitor])
         if self._improves(score):
             self.best_score, self.best_step = score, trainer.global_step
-            trainer.save_checkpoint(self._folder / "best.ckpt", weights_only=False)
+            _save(trainer, self._folder / BEST)
+
+    @override
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            (self._folder / PREVIOUS).unlink(missing_ok=True)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -138,4 +166,12 @@ class Checkpoints(Checkpoint):
     def _save_last(self, trainer: L.Trainer) -> None:
         if not is_smoke_run(trainer):
             self._last_step = trainer.global_step
-            trainer.save_checkpoint(self.last_model_path, weights_only=False)
+            _save(trainer, self._folder / LAST)
+
+
+def _save(trainer: L.Trainer, path: Path) -> None:
+    """Write a checkpoint, unless its weights are spoiled: then the one before it is worth more (FloatingPointError)."""
+    for name, tensor in trainer.lightning_module.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise FloatingPointError(f"{name} is not finite at step {trainer.global_step}: {path} stays as it was")
+    trainer.save_checkpoint(path, weights_only=False)

@@ -18,6 +18,7 @@ from vit.data.module import Batch, Images
 from vit.models import load_init
 from vit.spec import spec
 from vit.tasks import optim
+from vit.tasks.finite import Finite, Policy
 from vit.tasks.losses import Criterion, CrossEntropy, class_weights
 
 
@@ -38,6 +39,7 @@ class Classifier(L.LightningModule):
         mixing: mixup and cutmix, None for neither.
         init_from: where the weights start, ``timm:vit_small_patch16_224`` for instance; None for fresh ones.
         compile: compile the net in place with torch.compile; checkpoints are the same with and without.
+        nonfinite: stop at a step whose loss or gradient is not finite, or skip it; the samples are named either way.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class Classifier(L.LightningModule):
         mixing: Mixing | None = None,
         init_from: str | None = None,
         compile: bool = False,
+        nonfinite: Policy = "stop",
     ) -> None:
         super().__init__()
+        self._finite = Finite(nonfinite)
         self.net, self.init_from = net, init_from
         self.optimizer, self.criterion, self.mixing = optimizer, criterion, mixing
         self.register_buffer("class_weights", None, persistent=False)
@@ -64,6 +68,7 @@ class Classifier(L.LightningModule):
     def setup(self, stage: str) -> None:
         if stage != "fit":
             return
+        self._finite = Finite(self._finite.policy)
         self.class_weights = class_weights(self.criterion.class_weights, self._data.class_counts)
         if self.init_from is not None and self.trainer.ckpt_path is None:  # a resumed run has its weights already
             loaded = load_init(self.net, self.init_from)
@@ -74,14 +79,16 @@ class Classifier(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         place = (self._data.seed, self.global_step, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+        self._finite.begin(self.net)
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        images, labels, _ = batch
+        images, labels, samples = batch
         targets = F.one_hot(labels, len(self._data.classes)).float()
         if self.mixing is not None:
             images, targets = self.mixing(images, targets)
         loss = self.criterion(self(images), targets, self.class_weights).mean()
+        self._finite.see(samples, loss)
         self.log("train/loss_step", loss, prog_bar=True)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
@@ -117,13 +124,21 @@ class Classifier(L.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Lightning refuses to clip beside a fused optimiser in mixed precision; bf16, unlike fp16, scales nothing."""
-        if self.trainer.precision != "bf16-mixed" or not gradient_clip_val:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif gradient_clip_algorithm == "value":
-            nn.utils.clip_grad_value_(self.parameters(), gradient_clip_val)
-        else:
-            nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        """Also where a step that is not finite loses its gradients, without which an optimiser leaves all as it is.
+
+        Not Lightning's clipping, which keeps the norm to itself and refuses a fused optimiser in mixed precision; bf16,
+        unlike fp16, scales nothing.
+        """
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        scaled = self.trainer.precision == "16-mixed"
+        agreed = self.trainer.strategy.reduce_boolean_decision
+        if not self._finite.admits(None if scaled else norm, self.global_step, agreed):
+            optimizer.zero_grad()
+        elif gradient_clip_val and gradient_clip_algorithm == "value":
+            nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+        elif gradient_clip_val:
+            nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -133,6 +148,7 @@ class Classifier(L.LightningModule):
             "spec": spec(self.net),
             "classes": list(data.classes),
             "preprocessing": data.preprocessing.to_dict(),
+            "skipped": self._finite.skipped,
         }
 
     @override
@@ -145,6 +161,7 @@ class Classifier(L.LightningModule):
             raise ValueError(f"the checkpoint was trained on classes {saved}, the data has {own}")
         if problem := mismatch(self.state_dict(), checkpoint["state_dict"]):
             raise ValueError(f"the checkpoint does not fit this model: {problem}")
+        self._finite.skipped = checkpoint["vit"].get("skipped", 0)
 
     @property
     def _data(self) -> Images:
