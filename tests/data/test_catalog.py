@@ -52,8 +52,11 @@ def test_channels_and_size_can_be_changed():
         (("digits", "somewhere"), "read from no folder"),
         (("scenes_shape", "somewhere"), "'scenes_shape' is read from no folder, got root somewhere"),
         ((None, "no/such/folder"), "found nothing"),
+        ((None, "no/such.csv"), "expected a CSV file"),
+        ((None, "no/such.npz"), "expected an npz file"),
+        (("npz", None), "'npz' needs its place: --data.root FILE"),
         (("mnist", None, 0), "0x0"),
-        (("mnist", None, None, 2), "got 2"),
+        (("mnist", None, None, 0), "got 0"),
     ],
 )
 def test_bad_requests_are_one_line(arguments: tuple, message: str):
@@ -98,6 +101,40 @@ def test_absent_and_no_network_is_one_line(name: str, tmp_path: Path, monkeypatc
     with pytest.raises(ValueError, match=r"downloading it failed.*unreachable") as caught:
         load(name, str(tmp_path), "train")
     assert str(tmp_path / catalog.ENTRIES[name].files) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_set_is_recognised_by_what_lies_there(tmp_path: Path):
+    def name(root: Path) -> str:
+        return catalog.resolve(None, str(root))
+
+    mine = folder(tmp_path / "mine")
+    assert name(mine) == name(tmp_path / "absent") == "folder"
+    (mine / "notes.csv").write_text("when,what\n")
+    assert name(mine) == "folder"
+    (mine / "labels.csv").write_text("path,label\na/0.png,x\nb/0.png,y\n")
+    assert name(mine) == name(mine / "labels.csv") == "csv" and describe(None, str(mine)).classes == ("x", "y")
+    (tmp_path / "arrays").mkdir()
+    np.savez(tmp_path / "arrays" / "some.npz", train_images=np.zeros((2, 3, 3), np.uint8), train_labels=np.arange(2))
+    assert name(tmp_path / "arrays") == name(tmp_path / "arrays" / "some.npz") == "npz"
+    assert describe(None, str(tmp_path / "arrays" / "some.npz")) == catalog.Description("some", ("0", "1"), 1, (3, 3))
+    (tmp_path / "known" / "MNIST" / "raw").mkdir(parents=True)
+    assert name(tmp_path / "known") == "mnist"
+    (tmp_path / "known" / "cifar-10-batches-py").mkdir()
+    with pytest.raises(ValueError, match=r"holds mnist and cifar10: --data.dataset names one"):
+        name(tmp_path / "known")
+
+
+def test_manifest_of_a_table_and_of_arrays(tmp_path: Path):
+    mine = folder(tmp_path / "mine")
+    (mine / "labels.csv").write_text("path,label\na/0.png,x\nb/0.png,y\n")
+    first = manifest(None, str(mine))
+    (mine / "labels.csv").write_text("path,label\na/0.png,y\nb/0.png,x\n")
+    assert manifest(None, str(mine)) != first != manifest("folder", str(mine))
+    images = np.zeros((4, 3, 3), np.uint8)
+    np.savez(tmp_path / "one.npz", train_images=images, train_labels=np.arange(4) % 2)
+    images[0, 0, 0] = 1
+    np.savez(tmp_path / "two.npz", train_images=images, train_labels=np.arange(4) % 2)
+    assert manifest(None, str(tmp_path / "one.npz")) != manifest(None, str(tmp_path / "two.npz"))
 
 
 def test_manifest_identifies_the_set_not_its_place(tmp_path: Path):

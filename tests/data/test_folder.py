@@ -15,17 +15,18 @@ def touch(root: Path, *names: str) -> None:
 
 
 def held(root: Path, split: str) -> set[tuple[str, int]]:
-    files, labels = scan(root).splits[split]
-    return {(path.relative_to(root).as_posix(), label) for path, label in zip(files, labels.tolist(), strict=True)}
+    source = scan(root).splits[split]
+    pairs = zip(source.pictures, source.labels.tolist(), strict=True)  # pyright: ignore[reportArgumentType]
+    return {(path.relative_to(root).as_posix(), label) for path, label in pairs}
 
 
 def test_flat_folder_gives_a_fixed_stratified_test_split(tmp_path: Path):
     touch(tmp_path, *[f"{name}/{i}.png" for name in ("10", "9", "b ö") for i in range(20)])
     folder = scan(tmp_path)
     assert folder.classes == ("9", "10", "b ö")
-    assert np.bincount(folder.splits["test"][1]).tolist() == [4, 4, 4]
-    assert np.bincount(folder.splits["train"][1]).tolist() == [16, 16, 16]
-    assert len({path for files, _ in folder.splits.values() for path in files}) == 60
+    assert np.bincount(folder.splits["test"].labels).tolist() == [4, 4, 4]
+    assert np.bincount(folder.splits["train"].labels).tolist() == [16, 16, 16]
+    assert len({path for source in folder.splits.values() for path in source.pictures}) == 60
     assert held(tmp_path, "test") == held(tmp_path, "test")
 
 
@@ -39,7 +40,7 @@ def test_splits_are_matched_by_name(tmp_path: Path):
 
 def test_test_is_carved_where_only_val_has_a_folder(tmp_path: Path):
     touch(tmp_path, *[f"train/{c}/{i}.png" for c in "ab" for i in range(10)], "val/a/1.png")
-    sizes = {split: len(labels) for split, (_, labels) in scan(tmp_path).splits.items()}
+    sizes = {split: len(source) for split, source in scan(tmp_path).splits.items()}
     assert sizes == {"train": 16, "val": 1, "test": 4}
 
 
@@ -57,7 +58,7 @@ def test_what_is_not_a_picture_is_counted(tmp_path: Path):
     folder = scan(tmp_path)
     assert folder.classes == ("a", "b")
     assert folder.ignored == {"hidden": 4, "not a picture": 2, "folder": 2}
-    assert sum(len(labels) for _, labels in folder.splits.values()) == 2
+    assert sum(map(len, folder.splits.values())) == 2
 
 
 @pytest.mark.parametrize(

@@ -216,3 +216,83 @@ def test_overfitting_sees_the_same_batch_again(tmp_path: Path):
     trainer(tmp_path, overfit_batches=2).fit(model, datamodule=Images(batch_size=300))
     assert len(model.seen) == 6 and not torch.equal(model.seen[0], model.seen[1])
     assert all(torch.equal(seen, model.seen[step % 2]) for step, seen in enumerate(model.seen))
+
+
+def broken(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).write_bytes((root / name).read_bytes()[:40])
+
+
+def test_bad_pictures_end_the_run_or_are_left_out_and_named(tmp_path: Path):
+    root = coloured(tmp_path)
+    whole = Images(root=str(root), img_size=8)
+    bad = [whole._split[0].pictures[i] for i in (whole.train_samples[3], whole.val_dataloader().plan.index[0])]
+    broken(root, *[str(path.relative_to(root)) for path in bad])
+    with pytest.raises(ValueError, match="the file is none of them"):
+        Images(root=str(root), img_size=8).setup("fit")
+    data = Images(root=str(root), img_size=8, bad_images="skip")
+    with pytest.warns(UserWarning, match="left out: .*none of them"):
+        train = flattened(data.train_dataloader())
+    val = flattened(data.val_dataloader())
+    assert sorted(train.index.tolist()) == [i for i in whole.train_samples.tolist() if i != whole.train_samples[3]]
+    assert len(val.index) == len(whole.val_dataloader().plan.index) - 1
+    assert len(data.skipped) == 2 and all(str(path) in "".join(data.skipped) for path in bad)
+    assert data.num_train == len(train.index) and data.steps_per_epoch == 1
+
+
+def test_testing_never_leaves_a_picture_out(tmp_path: Path):
+    root = coloured(tmp_path)
+    data = Images(root=str(root), img_size=8, bad_images="skip")
+    (first, *_) = data._load("test").pictures
+    broken(root, str(Path(first).relative_to(root)))
+    with pytest.raises(ValueError, match="the file is none of them"):
+        Images(root=str(root), img_size=8, bad_images="skip").setup("test")
+
+
+def test_a_class_that_cannot_be_read_is_an_error(tmp_path: Path):
+    root = coloured(tmp_path)
+    broken(root, *[f"g/{i}.png" for i in range(10)])
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match=r"no training picture of 'g' can be read: .*/g/"):
+        Images(root=str(root), img_size=8, bad_images="skip").setup("fit")
+
+
+def test_balanced_training_sees_all_classes_equally_often(tmp_path: Path):
+    root = coloured(tmp_path, per_class=20)
+    for i in range(4, 20):
+        (root / "g" / f"{i}.png").unlink()
+    plain, even = (Images(root=str(root), img_size=8, augment="none", balanced=b) for b in (False, True))
+    counts = flattened(even.train_dataloader()).labels.bincount().tolist()
+    assert max(counts) - min(counts) <= 1 and sum(counts) == plain.num_train
+    assert plain.class_counts.tolist() == even.class_counts.tolist() != counts  # what there is, for class weights
+
+
+def test_mirroring_can_be_forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    monkeypatch.setattr("vit.data.augment.Augment", lambda *arguments: asked.append(arguments[-1]))
+    for flip, dataset in ((None, "digits"), (True, "digits"), (None, "fashion_mnist"), (False, "fashion_mnist")):
+        Images(dataset=dataset, flip=flip)._augmentation()
+    assert asked == [False, True, True, False]
+
+
+def test_groups_of_a_table_are_held_out_together(tmp_path: Path):
+    root = coloured(tmp_path, per_class=20)
+    lines = [f"{name}/{i}.png,{name},p{i // 2}" for name in "rgb" for i in range(20)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,group", *lines]))
+    data = Images(root=str(root), img_size=8, val_fraction=0.25)
+    source, kept, held = data._split
+    assert source.groups is not None and len(held) and not {*source.groups[kept]} & {*source.groups[held]}
+    assert data.description.name == root.name and data.classes == ("b", "g", "r")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_arrays_are_read_by_the_same_rules_as_files(tmp_path: Path, dtype: type):
+    full = {np.uint8: 255, np.uint16: 65535, np.float32: 1.0}[dtype]
+    images = np.stack([np.full((6, 5), full * (i % 2), dtype) for i in range(40)])
+    np.savez(tmp_path / "some.npz", train_images=images, train_labels=np.arange(40)[:, None] % 2)
+    data = Images(root=str(tmp_path / "some.npz"), augment="none")
+    assert data.preprocessing.img_size == (6, 5) and data.preprocessing.channels == 1 and data.classes == ("0", "1")
+    batch = flattened(data.train_dataloader())
+    black, white = (batch.images[batch.labels == label] for label in (0, 1))
+    low, high = -data.preprocessing.mean[0], 1 - data.preprocessing.mean[0]
+    std = data.preprocessing.std[0]
+    assert torch.allclose(black, torch.tensor(low / std)) and torch.allclose(white, torch.tensor(high / std))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from vit.data.order import AUGMENT, ORDER, Loader, Plan, Position, Request, keys, permutation
+from vit.data.order import AUGMENT, ORDER, Loader, Plan, Position, Request, balanced, keys, permutation
 
 
 class Echo(Dataset):
@@ -98,3 +98,31 @@ def test_a_pass_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     stream(Position(), 0, Plan(np.arange(5), batch_size=2, shuffle=True))
     assert torch.equal(before, torch.get_rng_state())
+
+
+LABELS = np.repeat([0, 1, 2], [90, 9, 4])
+
+
+def test_a_balanced_epoch_has_all_classes_equally_often():
+    for epoch in range(4):
+        order = balanced(LABELS, 3, epoch)
+        counts = np.bincount(LABELS[order])
+        assert len(order) == 103 and counts.max() - counts.min() <= 1
+        for label in (0, 1, 2):
+            times = np.bincount(order, minlength=103)[label == LABELS]
+            assert times.max() - times.min() <= 1
+    seen = {*np.concatenate([balanced(LABELS, 3, epoch) for epoch in range(20)]).tolist()}
+    assert seen == set(range(103))  # of the large class others each epoch
+
+
+def test_a_sample_that_comes_again_is_augmented_otherwise():
+    plan = Plan(np.arange(100, 203), batch_size=10, shuffle=True, seed=3, labels=LABELS)
+    requests = list(plan.requests(Position(epoch=1)))
+    samples, drawn = np.concatenate([r.samples for r in requests]), np.concatenate([r.keys for r in requests])
+    assert len(samples) == 103 > len({*samples.tolist()}) and len({*drawn.tolist()}) == 103
+    assert samples.min() >= 100 and not np.array_equal(LABELS[samples - 100], np.sort(LABELS[samples - 100]))
+    plain = Plan(np.arange(100, 203), batch_size=10, shuffle=True, seed=3)
+    once = next(iter(plain.requests(Position(epoch=1))))
+    assert np.array_equal(once.keys, keys(3, 1, once.samples, AUGMENT))
+    late = list(plan.requests(Position(epoch=1, batch=4)))
+    assert all(np.array_equal(a.keys, b.keys) for a, b in zip(requests[4:], late, strict=True))

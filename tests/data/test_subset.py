@@ -55,3 +55,24 @@ def test_a_training_subset_is_inside_the_larger_one():
 def test_a_size_that_cannot_be_is_refused(size: float, words: str):
     with pytest.raises(ValueError, match=words):
         first(nested(LABELS, seed=0), size, 5)
+
+
+def test_groups_stay_together_and_the_share_is_near():
+    rng = np.random.default_rng(1)
+    groups = rng.integers(0, 60, 600)
+    labels = rng.integers(0, 3, 600)
+    for seed in range(5):
+        kept, held = carve(labels, 0.2, seed, groups)
+        assert not {*groups[kept]} & {*groups[held]}
+        assert np.array_equal(np.sort(np.concatenate([kept, held])), np.arange(600))
+        share = np.bincount(labels[held]) / np.bincount(labels)
+        assert np.abs(share - 0.2).max() < 0.06
+    assert not np.array_equal(held, carve(labels, 0.2, 0, groups)[1])
+
+
+def test_a_group_that_holds_all_of_a_class_is_kept():
+    labels = np.array([0] * 10 + [1] * 3 + [0] * 3)
+    groups = np.array([*range(10), 90, 90, 90, 91, 91, 91])
+    for seed in range(20):
+        kept, held = carve(labels, 0.3, seed, groups)
+        assert len(held) and {*labels[kept]} == {0, 1}

@@ -1,40 +1,21 @@
 """A folder of class folders: `root/class/*.png`, or `root/{train,val,test}/class/*.png`."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
 import numpy as np
 
 from vit.data.images import SUFFIXES
-from vit.data.subset import carve
+from vit.data.listing import Listing, natural, shown, with_test
+from vit.data.source import Source
 
-TEST_FRACTION, TEST_SEED = 0.2, 0  # fixed, so that no run ever trains on what another one tests on
 Files = list[tuple[Path, str]]  # picture, class name
 
 
-@dataclass(frozen=True, eq=False)
-class Folder:
-    """What lies in a data folder.
-
-    Attributes:
-        root: The folder.
-        classes: Names of the training folders in natural order ("9" before "10"); a label is a position in it.
-        splits: Files (sorted) and labels (n,) of train, test and, where it has a folder of its own, val.
-        ignored: How many entries were passed over, by reason: hidden, folder, not a picture.
-    """
-
-    root: Path
-    classes: tuple[str, ...]
-    splits: dict[str, tuple[list[Path], np.ndarray]]
-    ignored: Counter[str]
-
-
-def scan(root: str | Path) -> Folder:
+def scan(root: str | Path) -> Listing:
     """List a data folder; no picture is opened.
 
     Classes are those of train; val and test are matched to them by name.  Without a folder of its own, test is a fixed
@@ -61,11 +42,7 @@ def scan(root: str | Path) -> Folder:
     splits = {"train": _labelled(train, classes)}
     for name in parts.keys() - {"train"}:
         splits[name] = _labelled(_read(parts[name], ignored), classes)
-    if "test" not in splits:
-        files, labels = splits["train"]
-        for name, held in zip(("train", "test"), carve(labels, TEST_FRACTION, TEST_SEED), strict=True):
-            splits[name] = ([files[i] for i in held], labels[held])
-    return Folder(root, classes, splits, ignored)
+    return Listing(root, classes, with_test(splits), ignored)
 
 
 def expand(pictures: Sequence[str]) -> list[Path]:
@@ -84,12 +61,6 @@ def expand(pictures: Sequence[str]) -> list[Path]:
             )
         found += files
     return list(dict.fromkeys(found))
-
-
-def natural(name: str) -> tuple[list[int | str], str]:
-    """Sort key under which 9 comes before 10."""
-    parts = re.split(r"([0-9]+)", name.casefold())
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
 def _below(folder: Path) -> list[Path]:
@@ -145,14 +116,10 @@ def _read_class(folder: Path, ignored: Counter[str]) -> list[Path]:
     return pictures
 
 
-def _labelled(files: Files, classes: tuple[str, ...]) -> tuple[list[Path], np.ndarray]:
+def _labelled(files: Files, classes: tuple[str, ...]) -> Source:
     number = {name: label for label, name in enumerate(classes)}
     for path, name in files:
         if name not in number:
             raise ValueError(f"{path.parent}: class {name!r} is not a training class, expected one of {shown(classes)}")
-    return [path for path, _ in files], np.array([number[name] for _, name in files], dtype=np.int64)
-
-
-def shown(names: Sequence[str], most: int = 12) -> str:
-    """Names for a message that stays one line."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    labels = np.array([number[name] for _, name in files], dtype=np.int64)
+    return Source([path for path, _ in files], labels)

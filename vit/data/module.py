@@ -1,9 +1,10 @@
 """The data module: a set by name or folder, split, ordered, augmented and batched."""
 
+import warnings
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Literal, get_args
 
 import lightning as L
 import numpy as np
@@ -11,35 +12,35 @@ import torch
 from torch import Tensor
 
 from vit.data import catalog
-from vit.data.folder import expand, shown
+from vit.data.folder import expand
 from vit.data.images import Preprocessing
+from vit.data.listing import shown
 from vit.data.order import Loader, Plan, Position
-from vit.data.source import Augmentation, Batch, Batches, Level, Source, fitted
+from vit.data.source import Augmentation, Batch, Batches, Level, Part, Source, fitted, readable
 from vit.data.subset import carve, first, nested
 
 
-class Part(NamedTuple):
-    """Some samples of a split: their positions in its source."""
-
-    source: Source
-    samples: np.ndarray
-
-
 class Images(L.LightningDataModule):
-    """Labelled pictures: a known set, or any folder of class folders.
+    """Labelled pictures: a known set, a folder of class folders, a table (CSV) or arrays (npz).
 
-    Validation is carved from train (stratified, by `seed`) unless the folder has a `val` of its own; test is read by
-    `test` only.  Order and augmentation depend on (seed, epoch, sample) alone: a resumed run continues bit for bit.
+    Validation is carved from train (stratified, by `seed`, groups kept together) unless the set has a `val` of its own;
+    test is read by `test` only.  Order and augmentation depend on (seed, epoch, sample) alone: a resumed run continues
+    bit for bit.
 
     Args:
-        dataset: One of digits, mnist, fashion_mnist, cifar10, cifar100, folder, scenes_texture, scenes_shape,
-            scenes_relation. Default: folder when a root is given, else digits.
-        root: A folder of class folders (class/*.png, or train/class/*.png and optionally val/ and test/), or where a
-            downloaded set lies (default: data/).
+        dataset: One of digits, mnist, fashion_mnist, cifar10, cifar100, scenes_texture, scenes_shape, scenes_relation,
+            folder, csv, npz. Default: by what lies at the root, without one digits.
+        root: A folder of class folders (class/*.png, or train/class/*.png and optionally val/ and test/); a CSV file
+            with columns path, label and optionally split and group; an npz file (train_images, train_labels, ...); or
+            where a downloaded set lies (default: data/).
         img_size: Height and width in pixels, one number for a square. Default: the set's own size; 64 for a folder.
         channels: 1 for grey, 3 for RGB. Default: the set's own; 3 for a folder.
         batch_size: Pictures per step and device. The last batch of an epoch may be smaller, or larger by one.
         augment: How strongly training pictures are varied.
+        flip: Whether augmentation may mirror them. Default: yes, but for digits.
+        bad_images: Whether a training or validation picture that cannot be read ends the run, or is left out with a
+            warning. In testing it always ends.
+        balanced: Draw training pictures so that all classes are equally frequent.
         val_fraction: Share of train that is held out for validation where the set has no split of its own.
         train_size: How many pictures to train on, or which share (0.1) of those there are without validation. Every
             class keeps its share, and with the same seed the smaller set lies inside the larger. Default: all.
@@ -56,6 +57,9 @@ class Images(L.LightningDataModule):
         channels: int | None = None,
         batch_size: int = 128,
         augment: Level = "medium",
+        flip: bool | None = None,
+        bad_images: Literal["fail", "skip"] = "fail",
+        balanced: bool = False,
         val_fraction: float = 0.1,
         train_size: int | float | None = None,
         seed: int = 0,
@@ -69,10 +73,16 @@ class Images(L.LightningDataModule):
             raise ValueError(f"val_fraction must lie between 0 and 1, got {val_fraction}")
         if augment not in get_args(Level):
             raise ValueError(f"augment must be one of {', '.join(get_args(Level))}, got {augment!r}")
+        if bad_images not in ("fail", "skip"):
+            raise ValueError(f"bad_images must be fail or skip, got {bad_images!r}")
         self.dataset = dataset
         self.root = root
         self.batch_size = batch_size
         self.augment: Level = augment
+        self.flip = flip
+        self.bad_images = bad_images
+        self.balanced = balanced
+        self.skipped: list[str] = []  # what was wrong with each picture left out
         self.val_fraction = val_fraction
         self.train_size = train_size
         self.seed = seed
@@ -143,7 +153,8 @@ class Images(L.LightningDataModule):
 
     def train_dataloader(self) -> Loader[Batch]:
         train, _ = self._fit
-        plan = Plan(train.samples, self.batch_size, shuffle=True, seed=self.seed)
+        labels = train.source.labels[train.samples] if self.balanced else None
+        plan = Plan(train.samples, self.batch_size, shuffle=True, seed=self.seed, labels=labels)
         return self._loader(Batches(train.source, self.preprocessing, self._augmentation()), plan, self._position)
 
     def val_dataloader(self) -> Loader[Batch]:
@@ -154,7 +165,7 @@ class Images(L.LightningDataModule):
 
     def predict_dataloader(self) -> Loader[Batch]:
         files = self.picture_files
-        return self._in_order(_whole(Source(files, np.full(len(files), -1))))
+        return self._in_order(Part.whole(Source(files, np.full(len(files), -1))))
 
     @cached_property
     def _split(self) -> tuple[Source, np.ndarray, np.ndarray]:
@@ -162,7 +173,7 @@ class Images(L.LightningDataModule):
         source = self._load("train")
         if catalog.load(self.dataset, self.root, "val") is not None:
             return source, np.arange(len(source)), np.arange(0)
-        kept, held = carve(source.labels, self.val_fraction, self.seed)
+        kept, held = carve(source.labels, self.val_fraction, self.seed, source.groups)
         if not len(held):
             raise ValueError(
                 f"nothing to validate on: no class has two pictures to train on (classes: {shown(self.classes)})"
@@ -175,13 +186,30 @@ class Images(L.LightningDataModule):
         source, kept, held = self._split
         if self.train_size is not None:
             kept = first(self.nested_order, self.train_size, len(np.unique(source.labels[kept])))
+        wanted = source.labels[kept]
+        kept, held = self._readable(source, kept), self._readable(source, held)
+        if len(lost := np.setdiff1d(wanted, source.labels[kept])):
+            raise ValueError(f"no training picture of {self.classes[lost[0]]!r} can be read: {self.skipped[0]}")
         source = fitted(source, self.preprocessing, np.concatenate((kept, held)))
         own = catalog.load(self.dataset, self.root, "val")
-        return Part(source, kept), Part(source, held) if own is None else _whole(fitted(own, self.preprocessing))
+        if own is None:
+            return Part(source, kept), Part(source, held)
+        held = self._readable(own, np.arange(len(own)))
+        return Part(source, kept), Part(fitted(own, self.preprocessing, held), held)
+
+    def _readable(self, source: Source, samples: np.ndarray) -> np.ndarray:
+        """Those that can be read, where others are skipped; no other picture takes their place."""
+        if self.bad_images == "fail":
+            return samples
+        left, problems = readable(source, self.preprocessing, samples)
+        self.skipped += problems
+        for problem in problems:
+            warnings.warn(f"left out: {problem}", stacklevel=2)
+        return left
 
     @cached_property
     def _test(self) -> Part:
-        return _whole(fitted(self._load("test"), self.preprocessing))
+        return Part.whole(fitted(self._load("test"), self.preprocessing))
 
     def _load(self, split: catalog.Split) -> Source:
         source = catalog.load(self.dataset, self.root, split)
@@ -193,7 +221,8 @@ class Images(L.LightningDataModule):
             return None
         from vit.data.augment import Augment  # seconds of imports that only training needs
 
-        flip = catalog.ENTRIES[catalog.resolve(self.dataset, self.root)].flip
+        own = catalog.ENTRIES[catalog.resolve(self.dataset, self.root)].flip
+        flip = own if self.flip is None else self.flip
         return Augment(self.augment, self.preprocessing.img_size, self.preprocessing.channels, flip)
 
     def _in_order(self, part: Part) -> Loader[Batch]:
@@ -219,7 +248,3 @@ class Images(L.LightningDataModule):
         overfitting = self.trainer.overfit_batches > 0  # pyright: ignore[reportAttributeAccessIssue]
         epoch = 0 if overfitting else self.trainer.current_epoch
         return self._peer()._replace(epoch=epoch, batch=done)
-
-
-def _whole(source: Source) -> Part:
-    return Part(source, np.arange(len(source)))

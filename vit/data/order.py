@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-ORDER, AUGMENT = 1, 2  # two independent streams of keys
+ORDER, AUGMENT, BALANCE = 1, 2, 6  # independent streams of keys, beside those of `scenes`
+AGAIN = 2**40  # more than there are samples: keys of one that comes again stay apart
 T = TypeVar("T")
 
 
@@ -24,9 +25,21 @@ def keys(seed: int, epoch: int, index: np.ndarray, stream: int) -> np.ndarray:
     return _scramble(state ^ index.astype(np.uint64))
 
 
-def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+def permutation(count: int, seed: int, epoch: int, stream: int = ORDER) -> np.ndarray:
     """The order of `count` samples in one epoch; our own arithmetic, so it is the same under every numpy release."""
-    return np.argsort(keys(seed, epoch, np.arange(count), ORDER), kind="stable")
+    return np.argsort(keys(seed, epoch, np.arange(count), stream), kind="stable")
+
+
+def balanced(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Positions (n,) of one epoch in which all classes are equally frequent, to within one sample.
+
+    As many as there are labels (n,): of a large class some, drawn anew each epoch, of a small one each as often as any
+    other to within once.
+    """
+    order = permutation(len(labels), seed, epoch, BALANCE)
+    members = [order[labels[order] == label] for label in np.unique(labels)]
+    shares = (len(labels) + (np.arange(len(members)) + epoch) % len(members)) // len(members)
+    return np.concatenate([np.resize(some, share) for some, share in zip(members, shares, strict=True)])
 
 
 def _scramble(x: np.ndarray) -> np.ndarray:
@@ -66,12 +79,14 @@ class Plan:
         batch_size: Samples per batch and process.
         shuffle: A new order each epoch; otherwise as given.
         seed: Of order and augmentation.
+        labels: Of the samples in `index`, to have all classes equally often (`balanced`); None takes each sample once.
     """
 
     index: np.ndarray
     batch_size: int
     shuffle: bool = False
     seed: int = 0
+    labels: np.ndarray | None = None
 
     def batches(self, world: int = 1) -> int:
         whole, left = divmod(self._share(world), self.batch_size)
@@ -79,13 +94,29 @@ class Plan:
 
     def requests(self, position: Position) -> Iterator[Request]:
         """From the position to the end of its epoch."""
-        index = self.index[permutation(len(self.index), self.seed, position.epoch)] if self.shuffle else self.index
-        index = np.resize(index, self._share(position.world) * position.world)[position.rank :: position.world]
+        index, again = self._order(position.epoch)
+        whole = self._share(position.world) * position.world
+        mine = slice(position.rank, whole, position.world)
+        index, again = np.resize(index, whole)[mine], np.resize(again, whole)[mine]
         count = self.batches(position.world)
         for batch in range(position.batch, count):
             start = batch * self.batch_size
-            part = index[start : start + self.batch_size if batch + 1 < count else None]
-            yield Request(part, keys(self.seed, position.epoch, part, AUGMENT))
+            place = slice(start, start + self.batch_size if batch + 1 < count else None)
+            part = index[place]
+            yield Request(part, keys(self.seed, position.epoch, part + again[place] * AGAIN, AUGMENT))
+
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The samples of an epoch, and how often each came before: its augmentation is another one each time."""
+        order = np.arange(len(self.index))
+        if self.labels is not None:
+            order = balanced(self.labels, self.seed, epoch)
+        if self.shuffle:
+            order = order[permutation(len(order), self.seed, epoch)]
+        by_sample = np.argsort(order, kind="stable")
+        starts = np.searchsorted(order[by_sample], order[by_sample])
+        again = np.empty_like(order)
+        again[by_sample] = np.arange(len(order)) - starts
+        return self.index[order], again
 
     def _share(self, world: int) -> int:
         return -(-len(self.index) // world)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -50,13 +50,28 @@ class Some:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One split: an array (n h w c), the files, what generates them, or some that are kept; and labels (n,)."""
+    """One split: an array (n h w c), the files, what generates them, or some that are kept; and labels (n,).
+
+    Pictures of one group, the patient for instance, never lie on both sides of a split.
+    """
 
     pictures: np.ndarray | Sequence[Path] | Scenes | Some
     labels: np.ndarray
+    groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+class Part(NamedTuple):
+    """Some samples of a split: their positions in its source."""
+
+    source: Source
+    samples: np.ndarray
+
+    @classmethod
+    def whole(cls, source: Source) -> "Part":
+        return cls(source, np.arange(len(source)))
 
 
 def fitted(source: Source, preprocessing: Preprocessing, samples: np.ndarray | None = None) -> Source:
@@ -71,8 +86,9 @@ def fitted(source: Source, preprocessing: Preprocessing, samples: np.ndarray | N
         ValueError: a file cannot be read; the message names it.
     """
     whole, shape = source.pictures, (*preprocessing.img_size, preprocessing.channels)
-    if isinstance(whole, Some) or (isinstance(whole, np.ndarray) and whole.shape[1:] == shape):
+    if _is_ready(whole, preprocessing):
         return source
+    assert not isinstance(whole, Some), "these are ready"
     positions = np.arange(len(source)) if samples is None else np.unique(samples)
     if np.prod((len(positions), *shape), dtype=np.int64) > HELD_BYTES:
         return source
@@ -86,7 +102,33 @@ def fitted(source: Source, preprocessing: Preprocessing, samples: np.ndarray | N
             decoded = pool.map(preprocessing.pixels, (whole[position] for position in positions.tolist()))
             for row, pixels in enumerate(decoded):
                 pictures[row] = pixels
-    return Source(pictures if len(positions) == len(source) else Some(pictures, positions), source.labels)
+    return replace(source, pictures=pictures if len(positions) == len(source) else Some(pictures, positions))
+
+
+def readable(source: Source, preprocessing: Preprocessing, samples: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Of ``samples`` those that can be read, and what is wrong with the others; each is decoded once."""
+    whole = source.pictures
+    if isinstance(whole, Scenes | Some) or _is_ready(whole, preprocessing):
+        return samples, []
+
+    def problem(position: int) -> str:
+        try:
+            preprocessing.pixels(whole[position])
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        problems = list(pool.map(problem, samples.tolist()))
+    return samples[[not reason for reason in problems]], [reason for reason in problems if reason]
+
+
+def _is_ready(pictures: object, preprocessing: Preprocessing) -> bool:
+    """Whether they are held as they go into a batch."""
+    shape = (*preprocessing.img_size, preprocessing.channels)
+    if isinstance(pictures, np.ndarray):
+        return pictures.dtype == np.uint8 and pictures.shape[1:] == shape
+    return isinstance(pictures, Some)
 
 
 class Batches(Dataset[Batch]):
@@ -102,8 +144,7 @@ class Batches(Dataset[Batch]):
         self.source = source
         self.preprocessing = preprocessing
         self.augment = augment
-        shape, held = (*preprocessing.img_size, preprocessing.channels), source.pictures
-        self.ready = isinstance(held, Some) or (isinstance(held, np.ndarray) and held.shape[1:] == shape)
+        self.ready = _is_ready(source.pictures, preprocessing)
 
     def __len__(self) -> int:
         return len(self.source)

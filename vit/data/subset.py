@@ -3,14 +3,20 @@
 import numpy as np
 
 
-def carve(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def carve(
+    labels: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Positions (kept, held out), both ascending, with every class held out in the same proportion.
 
-    Of a class of two or more at least one sample goes each way; a single one is kept.
+    Of a class of two or more at least one sample goes each way; a single one is kept.  Samples of one group stay
+    together, so that proportions hold as far as the groups allow.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"the fraction held out must lie between 0 and 1, got {fraction}")
     rng = np.random.default_rng(seed)
+    if groups is not None:
+        held = _hold_groups(labels, groups, fraction, rng)
+        return np.flatnonzero(~held), np.flatnonzero(held)
     held = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
@@ -19,11 +25,32 @@ def carve(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, n
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
+def _hold_groups(labels: np.ndarray, groups: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Which samples are held out (n,): group by group, large ones first, whenever it brings the counts nearer.
+
+    Our own, as a library's split may change with its release, and with it what a model was tested on.
+    """
+    names, number = np.unique(groups, return_inverse=True)
+    _, label = np.unique(labels, return_inverse=True)
+    counts = np.zeros((len(names), label.max() + 1))
+    np.add.at(counts, (number, label), 1)
+    left, wanted = counts.sum(axis=0), fraction * counts.sum(axis=0)
+    order = rng.permutation(len(names))
+    held = np.zeros(len(names), dtype=bool)
+    for group in order[np.argsort(-counts[order].sum(axis=1), kind="stable")]:
+        nearer = np.sum((wanted - counts[group]) ** 2) < np.sum(wanted**2)
+        if nearer and ((left > counts[group]) | (left == 0)).all():  # every class stays in what is kept
+            held[group] = True
+            left, wanted = left - counts[group], wanted - counts[group]
+    return held[number]
+
+
 def nested(labels: np.ndarray, seed: int) -> np.ndarray:
     """An order of all positions whose first `size` are a stratified subset, for every `size` at once.
 
-    The smaller subset lies inside the larger one by construction, class shares are right to within one sample, and
-    every class takes part as soon as `size` reaches the number of classes.
+    The smaller subset lies inside the larger one by construction, equally large classes differ by one sample at most,
+    and every class takes part as soon as `size` reaches the number of classes; shares of unequal ones are right to
+    within about one sample then.
     """
     rng = np.random.default_rng(seed)
     progress = np.empty(len(labels))

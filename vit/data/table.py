@@ -1,0 +1,127 @@
+"""A CSV file of pictures: columns path and label, and optionally split and group."""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vit.data.images import SUFFIXES
+from vit.data.listing import Listing, natural, shown, with_test
+from vit.data.source import Source
+
+SPLITS = ("train", "val", "test")
+NEEDED = {"path", "label"}
+
+
+class Row(NamedTuple):
+    """A line of the table: ``where`` names it in messages; ``group`` is "" where there is none."""
+
+    where: str
+    path: Path
+    label: str
+    split: str
+    group: str
+
+
+def find(folder: Path) -> Path | None:
+    """The table in a folder: the one CSV file with the columns of one.
+
+    Raises:
+        ValueError: there are several.
+    """
+    tables = [path for path in sorted(folder.glob("*.csv")) if set(_columns(path)) >= NEEDED]
+    if len(tables) > 1:
+        raise ValueError(f"{folder}: found the tables {shown([path.name for path in tables])}: --data.root names one")
+    return tables[0] if tables else None
+
+
+def scan(root: str | Path) -> Listing:
+    """List the pictures of a table; none is opened.
+
+    Paths are relative to the table's folder. Without a column ``split``, test is a fixed stratified fifth; without
+    rows of ``val``, the data module holds some of train out. Pictures of one ``group`` (a patient, a video) stay
+    together in either case, and a table that splits one is refused.
+
+    Raises:
+        ValueError: no such table, column, value or file; a picture listed twice; the message names the line.
+    """
+    root = Path(root)
+    path = find(root) if root.is_dir() else root
+    if path is None or not path.is_file():
+        raise ValueError(f"{root}: expected a CSV file with columns path and label, found none")
+    rows = list(_rows(path))
+    _check_unique(rows)
+    train = [row for row in rows if row.split == "train"]
+    classes = tuple(sorted({row.label for row in train}, key=natural))
+    if len(classes) < 2:
+        raise ValueError(f"{path}: expected at least two classes to train on, found {shown(classes) or 'no picture'}")
+    numbers = {name: number for number, name in enumerate(classes)}
+    _check_groups(rows)
+    splits = {}
+    for split in SPLITS:
+        mine = [row for row in rows if row.split == split]
+        if unknown := next((row for row in mine if row.label not in numbers), None):
+            raise ValueError(
+                f"{unknown.where}: class {unknown.label!r} is not a training class, expected one of {shown(classes)}"
+            )
+        if mine:
+            labels = np.array([numbers[row.label] for row in mine], dtype=np.int64)
+            groups = np.array([row.group for row in mine]) if any(row.group for row in mine) else None
+            splits[split] = Source([row.path for row in mine], labels, groups)
+    return Listing(path.parent, classes, with_test(splits), Counter())
+
+
+def _columns(path: Path) -> list[str]:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        return next(csv.reader(file), [])
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """Each line, checked by itself."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, strict=True)
+        columns = reader.fieldnames or []
+        if not set(columns) >= NEEDED:
+            raise ValueError(f"{path}: expected columns path and label, got {shown(columns) or 'an empty file'}")
+        try:
+            for line in reader:
+                yield _row(f"{path}:{reader.line_num}", path.parent, columns, line)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: cannot be read as a table in UTF-8: {error}") from error
+
+
+def _row(where: str, folder: Path, columns: list[str] | tuple[str, ...], line: dict[str, str | None]) -> Row:
+    values = {name: (line[name] or "").strip() for name in (*NEEDED, "split", "group") if name in columns}
+    for name, value in values.items():
+        if not value:
+            raise ValueError(f"{where}: expected a {name}, got nothing")
+    split = values.get("split", "train")
+    if split not in SPLITS:
+        raise ValueError(f"{where}: expected a split of {', '.join(SPLITS)}, got {split!r}")
+    path = folder / values["path"]
+    if path.suffix.lower() not in SUFFIXES or not path.is_file():
+        raise ValueError(f"{where}: expected a picture ({', '.join(sorted(SUFFIXES))}), found none at {path}")
+    return Row(where, path, values["label"], split, values.get("group", ""))
+
+
+def _check_unique(rows: list[Row]) -> None:
+    seen: dict[str, Row] = {}
+    for row in rows:
+        before = seen.setdefault(os.path.realpath(row.path), row)
+        if before is not row:
+            raise ValueError(f"{row.where}: {row.path} is listed already, at {before.where}")
+
+
+def _check_groups(rows: list[Row]) -> None:
+    seen: dict[str, Row] = {}
+    for row in rows:
+        before = seen.setdefault(row.group, row) if row.group else row
+        if before.split != row.split:
+            raise ValueError(
+                f"{row.where}: group {row.group!r} is in {row.split}, and in {before.split} at {before.where}:"
+                " expected the pictures of a group in one split"
+            )
