@@ -14,7 +14,7 @@ def pictures(count: int, h: int, w: int, c: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, h, w, c), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4, 5])
 @pytest.mark.parametrize("size", [(8, 8), (13, 29)])
 @pytest.mark.parametrize("level", get_args(Level))
 def test_shape_range_and_determinism(level: Level, size: tuple[int, int], channels: int):
@@ -28,11 +28,23 @@ def test_shape_range_and_determinism(level: Level, size: tuple[int, int], channe
         assert np.array_equal(again(images[key], key), results[key])
 
 
-def test_flat_pictures_do_no_harm():
-    augment = Augment("strong", (8, 8), 3, flip=True)
+@pytest.mark.parametrize("channels", [1, 3, 4, 5])
+def test_flat_pictures_do_no_harm(channels: int):
+    augment = Augment("strong", (8, 8), channels, flip=True)
     for value in (0, 255):
         for key in range(60):
-            assert augment(np.full((8, 8, 3), value, np.uint8), key).shape == (8, 8, 3)
+            assert augment(np.full((8, 8, channels), value, np.uint8), key).shape == (8, 8, channels)
+
+
+@pytest.mark.parametrize("channels", [4, 5, 64])
+def test_all_bands_move_and_change_tone_together(channels: int):
+    """OpenCV works on four channels at a time, and some steps know of three only."""
+    augment = Augment("strong", (16, 24), channels, flip=True)
+    augment.compose.transforms[-1].p = 0  # what is erased is filled with noise
+    image = np.repeat(pictures(1, 16, 24, 1)[0], channels, axis=2)
+    for key in range(60):
+        result = augment(image, key)
+        assert (result == result[..., :1]).all() and result.shape == image.shape
 
 
 def test_levels_get_stronger():

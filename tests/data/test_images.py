@@ -1,4 +1,4 @@
-"""One decode policy: exact values for every odd kind of file, a named error for every bad one."""
+"""One decode policy: sizes, channels, number types. Odd and bad files have a file of their own."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,16 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from vit.data.images import Preprocessing
+import vit
+from tests.helpers import TINY
+from vit import run
+from vit.data import images
+from vit.data.images import Preprocessing, decode
+from vit.data.source import Source, fitted
 
 GREY = Preprocessing((5, 7), 1, (0.25,), (0.5,))
 RGB = Preprocessing((5, 7), 3, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+RGBA = Preprocessing((5, 7), 4, (0.5,) * 4, (0.25,) * 4)
 
 
 def ramp(height: int, width: int, top: float) -> np.ndarray:
@@ -47,114 +53,120 @@ def test_shrinking_is_antialiased():
     assert np.ptp(GREY.pixels(stripes)[1:-1, 1:-1].astype(int)) <= 2
 
 
-def test_sixteen_bit_and_float_are_scaled_linearly(tmp_path: Path):
+def test_sixteen_bit_and_float_arrays_are_scaled_linearly():
     expected = np.rint(ramp(5, 7, 255))
-    Image.fromarray(ramp(5, 7, 65535).astype(np.uint16)).save(tmp_path / "16.png")
-    for name, top in (("one", 1.0), ("byte", 255.0), ("word", 65535.0)):
-        Image.fromarray(ramp(5, 7, top).astype(np.float32)).save(tmp_path / f"{name}.tif")
-    Image.fromarray(ramp(5, 7, 65535).astype(np.int32)).save(tmp_path / "int.tif")
-    for path in tmp_path.iterdir():
-        assert np.abs(GREY.pixels(path)[..., 0] - expected).max() <= 1, path.name
-    assert np.abs(GREY.pixels(ramp(5, 7, 65535).astype(np.uint16))[..., 0] - expected).max() <= 1
+    for top, kind in (
+        (65535, "<u2"),
+        (65535, ">u2"),
+        (65535, "i4"),
+        (255, "i8"),
+        (1, "f2"),
+        (255, "f4"),
+        (65535, "f8"),
+    ):
+        assert np.abs(GREY.pixels(ramp(5, 7, top).astype(kind))[..., 0] - expected).max() <= 1, (top, kind)
     half = np.full((5, 7), 30000, np.uint16)  # scaled by the type's range, not stretched to the picture's own
     assert (GREY.pixels(half) == round(30000 / 65535 * 255)).all()
 
 
-def test_alpha_palette_cmyk_and_one_bit(tmp_path: Path):
-    clear = Image.new("RGBA", (7, 5), (255, 0, 0, 0))
-    half = Image.new("RGBA", (7, 5), (255, 0, 0, 128))
-    palette = Image.new("P", (7, 5), 1)
-    palette.putpalette([9, 9, 9, 10, 20, 30])
-    through = palette.copy()
-    through.info["transparency"] = 1
-    cases = {
-        (255, 255, 255): [clear, Image.new("LA", (7, 5), (0, 0)), through, Image.new("1", (7, 5), 1)],
-        (255, 127, 127): [half],
-        (10, 20, 30): [palette],
-        (255, 0, 0): [Image.new("CMYK", (7, 5), (0, 255, 255, 0))],
+def test_bands_share_one_scale():
+    bands = np.stack([np.full((5, 7), value) for value in (0.5, 1.0, 51.0, 102.0, 255.0)], axis=2)
+    five = Preprocessing((5, 7), 5, (0.5,) * 5, (0.25,) * 5)
+    assert five.pixels(bands.astype(np.float32))[2, 3].tolist() == [0, 1, 51, 102, 255]
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4, 5, 64])
+def test_every_band_is_resized_as_grey_is(channels: int, tmp_path: Path):
+    array = np.random.default_rng(0).integers(0, 256, (11, 13, channels), dtype=np.uint8)
+    many = Preprocessing((5, 7), channels, (0.5,) * channels, (0.25,) * channels)
+    expected = np.dstack([GREY.pixels(array[..., band]) for band in range(channels)])
+    np.save(tmp_path / "a.npy", array)
+    assert np.array_equal(many.pixels(array), expected) and np.array_equal(many.pixels(tmp_path / "a.npy"), expected)
+    if channels in (3, 4):
+        Image.fromarray(array).save(tmp_path / "a.png")
+        assert np.array_equal(many.pixels(tmp_path / "a.png"), expected)
+
+
+def test_alpha_is_the_fourth_channel(tmp_path: Path):
+    pictures = {
+        (255, 0, 0, 0): Image.new("RGBA", (7, 5), (255, 0, 0, 0)),  # the colour below full transparency stays
+        (9, 9, 9, 200): Image.new("LA", (7, 5), (9, 200)),
+        (10, 20, 30, 255): Image.new("RGB", (7, 5), (10, 20, 30)),
+        (7, 7, 7, 255): Image.new("L", (7, 5), 7),
     }
-    for colour, images in cases.items():
-        for image in images:
-            path = tmp_path / ("a.tif" if image.mode == "CMYK" else "a.png")
-            image.save(path)
-            assert (RGB.pixels(path) == colour).all(), (image.mode, colour)
-            assert GREY.pixels(path).shape == (5, 7, 1)
+    for colour, image in pictures.items():
+        image.save(tmp_path / "a.png")
+        assert (RGBA.pixels(tmp_path / "a.png") == colour).all(), image.mode
+    with pytest.raises(ValueError, match=r"a.png.*expected an array .* of 5 channels, pictures have 1, 3 or 4"):
+        Preprocessing((5, 7), 5, (0.5,) * 5, (0.5,) * 5)(tmp_path / "a.png")
+
+
+def textured(height: int, width: int) -> Image.Image:
+    """Waves of several lengths under noise."""
+    y, x = np.mgrid[:height, :width]
+    waves = [128 + 60 * np.sin(x / 19 + y / 31) + 40 * np.cos(y / length) for length in (7, 11, 23)]
+    noise = np.random.default_rng(0).normal(0, 8, (height, width, 3))
+    return Image.fromarray((np.stack(waves, axis=2) + noise).clip(0, 255).astype(np.uint8))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_all_eight_orientations_come_out_upright(tmp_path: Path, orientation: int):
-    upright = Image.fromarray(ramp(10, 14, 255).astype(np.uint8))
-    undo = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }
-    stored = upright.transpose(undo[orientation]) if orientation in undo else upright
+@pytest.mark.parametrize("height", [131, 533])
+def test_a_jpeg_shrunk_while_decoding_stays_close_to_the_whole(tmp_path: Path, height: int, orientation: int):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored.save(tmp_path / "a.png", exif=exif)
-    assert np.array_equal(GREY.pixels(tmp_path / "a.png"), GREY.pixels(upright))
+    textured(height, height * 3 // 2 + 2).save(tmp_path / "a.jpg", exif=exif, quality=90)
+    for img_size in ((64, 64), (32, 61)):
+        prepared = Preprocessing(img_size, 3, (0.5,) * 3, (0.25,) * 3)
+        with Image.open(tmp_path / "a.jpg") as image:
+            image.load()
+            whole = prepared.pixels(image).astype(int)
+        assert np.abs(prepared.pixels(tmp_path / "a.jpg") - whole).mean() < 1.5
 
 
-def test_animated_gives_its_first_frame(tmp_path: Path):
-    frames = [Image.new("RGB", (7, 5), colour) for colour in ("red", "blue")]
-    for name in ("a.gif", "a.webp"):
-        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
-        assert np.abs(RGB.pixels(tmp_path / name).astype(int) - (255, 0, 0)).max() <= 1
+def test_a_jpeg_is_decoded_no_larger_than_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sizes: list[tuple[int, int]] = []
+    monkeypatch.setattr(images, "standard", lambda image, _: sizes.append(image.size) or (image.copy(),))
+    textured(160, 320).save(tmp_path / "a.jpg")
+    for img_size in ((20, 40), (20, 41), (80, 2), (1, 1), (100, 300), (300, 600)):
+        decode(tmp_path / "a.jpg", 3, img_size)
+    assert sizes == [(40, 20), (80, 40), (160, 80), (40, 20), (320, 160), (320, 160)]
 
 
-def bad_files(folder: Path) -> dict[str, str]:
-    """Name -> what the message has to say."""
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    noise.save(folder / "whole.jpg")
-    noise.save(folder / "whole.png")
-    for name in ("cut.jpg", "cut.png"):
-        whole = (folder / f"whole{Path(name).suffix}").read_bytes()
-        (folder / name).write_bytes(whole[: len(whole) // 2])
-    (folder / "empty.png").touch()
-    (folder / "page.jpg").write_text("<html>not found</html>")
-    noise.save(folder / "format.ppm")
-    Image.new("1", (15000, 15000)).save(folder / "bomb.png")
-    Image.new("1", (12000, 9000)).save(folder / "large.png")
-    Image.new("L", (1, 1)).save(folder / "dot.png")
-    Image.new("L", (3, 500)).save(folder / "sliver.png")
-    Image.fromarray(np.full((5, 7), -1, np.float32)).save(folder / "negative.tif")
-    Image.fromarray(np.full((5, 7), np.nan, np.float32)).save(folder / "nan.tif")
-    (folder / "folder.png").mkdir()
-    return {
-        "cut.jpg": "cannot be read",
-        "cut.png": "cannot be read",
-        "empty.png": "none of them",
-        "page.jpg": "none of them",
-        "format.ppm": "none of them",
-        "bomb.png": "pixels",
-        "large.png": "pixels",
-        "dot.png": "sides of at least",
-        "sliver.png": "1:50",
-        "negative.tif": "cannot be read.*within 0..65535",
-        "nan.tif": "within 0..65535",
-        "folder.png": "cannot be read",
-        "absent.png": "cannot be read",
-    }
+def test_training_sees_what_prediction_sees(tmp_path: Path):
+    textured(300, 500).save(tmp_path / "a.jpg")
+    trained = fitted(Source([tmp_path / "a.jpg"], np.zeros(1, np.int64)), RGB).pictures
+    assert isinstance(trained, np.ndarray) and np.array_equal(trained[0], RGB.pixels(tmp_path / "a.jpg"))
 
 
-def test_a_bad_file_is_one_line_naming_it(tmp_path: Path):
-    for name, reason in bad_files(tmp_path).items():
-        with pytest.raises(ValueError, match=reason) as caught:
-            RGB(tmp_path / name)
-        assert name in str(caught.value) and "\n" not in str(caught.value)
+@pytest.mark.parametrize(("channels", "suffix"), [(5, "npy"), (4, "png")])
+def test_a_folder_of_other_channels_trains_and_predicts(tmp_path: Path, channels: int, suffix: str):
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 9, 11, channels), dtype=np.uint8)
+    files = [tmp_path / "data" / "ab"[number % 2] / f"{number}.{suffix}" for number in range(24)]
+    for path, array in zip(files, pixels, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if suffix == "npy":
+            np.save(path, array)
+        else:
+            Image.fromarray(array).save(path)
+    options = ["--data.img_size=8", "--data.augment=strong", "--trainer.max_epochs=1", f"--data.channels={channels}"]
+    done = run.fit([*TINY, *options, "--data.root", str(tmp_path / "data"), "--run", str(tmp_path / "run")])
+    model = vit.load(done.folder)
+    assert model.preprocessing.channels == channels and model.preprocessing.mean == pytest.approx((0.449,) * channels)
+    predicted = model.predict(files)
+    assert len(predicted) == 24 and [p.probabilities for p in predicted] == [
+        p.probabilities for p in model.predict(list(pixels))
+    ]
 
 
 def test_bad_arrays_and_settings_are_refused():
-    for array in (np.zeros((5, 7, 2), np.uint8), np.zeros((5, 7, 3), np.float32), np.zeros(5, np.uint8)):
+    for shape, kind in (((5, 7, 2), "u1"), ((5, 7, 5), "u1"), ((5,), "u1"), ((5, 7), "bool"), ((0, 7), "f4")):
         with pytest.raises(ValueError, match="expected"):
-            RGB(array)
-    with pytest.raises(ValueError, match="got 2"):
-        Preprocessing((5, 7), 2, (0.0, 0.0), (1.0, 1.0))
+            RGB(np.zeros(shape, kind))
+    with pytest.raises(ValueError, match="at most 89478485 pixels of up to 4 channels, got 1024x9000 of 64"):
+        Preprocessing((5, 7), 64, (0.0,) * 64, (1.0,) * 64)(np.broadcast_to(np.uint8(0), (9000, 1024, 64)))
+    for channels in (0, 65):
+        with pytest.raises(ValueError, match=f"got {channels}"):
+            Preprocessing((5, 7), channels, (0.0,) * channels, (1.0,) * channels)
     with pytest.raises(ValueError, match="0x7"):
         Preprocessing((0, 7), 1, (0.0,), (1.0,))
     with pytest.raises(ValueError, match="expected 3 means"):

@@ -24,7 +24,7 @@ def transforms(level: Level, img_size: tuple[int, int], channels: int, flip: boo
         level: `none`; `light`: shifts up to an eighth of the side, and mirroring; `medium`: besides, small rotations
             and scalings, and an erased patch; `strong`: all of it larger, and one change of tone or colour.
         img_size: Height and width.
-        channels: 1 or 3; colour changes need 3.
+        channels: Any number; changes of colour need 3, equalising 1 or 3.
         flip: Whether a mirrored picture keeps its label.
     """
     if level == "none":
@@ -43,17 +43,18 @@ def transforms(level: Level, img_size: tuple[int, int], channels: int, flip: boo
 
 
 def _tones(channels: int) -> Steps:
-    grey: Steps = [
+    equalize = [A.Equalize(p=1)] if channels in (1, 3) else []
+    any_number: Steps = [
         A.RandomBrightnessContrast(0.4, 0.4, p=1),
         A.RandomGamma((50, 200), p=1),
         A.AutoContrast(p=1),
-        A.Equalize(p=1),
+        *equalize,
         A.Posterize((3, 6), p=1),
         A.Solarize((0.5, 1.0), p=1),
         A.Sharpen(p=1),
     ]
     colour = [A.ColorJitter(0.3, 0.3, 0.5, 0.1, p=1), A.ToGray(p=1)]
-    return grey if channels == 1 else [*grey, *colour]
+    return [*any_number, *colour] if channels == 3 else any_number
 
 
 class Augment:

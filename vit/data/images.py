@@ -12,59 +12,89 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps
+from numpy.lib.format import open_memmap
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 from torch import Tensor
 
 Picture = Image.Image | np.ndarray | str | Path
+Bands = tuple[Image.Image, ...]  # 8-bit pictures of one size, whose channels one after another are those wanted
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # everything else Pillow can open is attack surface
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".npy"})
 MIN_SIDE, MAX_ASPECT = 2, 50
-MODES = {1: "L", 3: "RGB"}
+MAX_PIXELS = 2**30 // 12  # Pillow's own limit, which anyone can lift; of more than 4 channels in proportion fewer
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+MAX_CHANNELS = 64
 
-# Above 89 million pixels Pillow only warns; a filter, unlike catch_warnings, also holds in decoding threads.
+# Above its limit Pillow only warns; a filter, unlike catch_warnings, also holds in decoding threads.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
-def decode(path: str | Path, channels: int) -> Image.Image:
-    """One file (the first frame of an animated one) as a `standard` picture.
+def decode(path: str | Path, channels: int, img_size: tuple[int, int] | None = None) -> Bands:
+    """One file as `standard` bands: a picture, the first frame of an animation (with a warning), or a `.npy` array.
+
+    Args:
+        path: The file.
+        channels: 1, 3 or 4, or up to `MAX_CHANNELS` of an array.
+        img_size: Height and width to `cover`, for which the JPEG decoder shrinks by 2, 4 or 8 where that is enough.
+            None leaves the size as it is.
 
     Raises:
         ValueError: not a picture of `FORMATS`, cut off, too large or of extreme shape; the message names the file.
     """
+    animated = False
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            _check_shape(*image.size)
-            return standard(image, channels)
+        if Path(path).suffix.lower() == ".npy":
+            bands, box = _from_array(open_memmap(path, mode="r"), channels), None  # refuses pickled objects
+        else:
+            with Image.open(path, formats=FORMATS) as image:
+                _check_shape(*image.size)
+                _check_samples(image)
+                # What lies behind an MPO's first picture is its preview or other eye.
+                animated = image.format != "MPO" and getattr(image, "is_animated", False)
+                box = None if img_size is None else _draft(image, *img_size)
+                bands = standard(image, channels)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise ValueError(f"{path}: expected at most {Image.MAX_IMAGE_PIXELS} pixels, the file declares more") from None
+        raise ValueError(f"{path}: expected at most {MAX_PIXELS} pixels, the file declares more") from None
     except Image.UnidentifiedImageError:
         raise ValueError(f"{path}: expected a picture ({', '.join(FORMATS)}), the file is none of them") from None
     except Exception as error:  # broken bytes raise anything from OSError to struct.error, depending on the decoder
         raise ValueError(f"{path}: cannot be read as a picture: {error}") from error
+    if animated:
+        warnings.warn(f"{path}: has several frames, only the first one is used", stacklevel=2)
+    return bands if img_size is None else tuple(cover(band, *img_size, box) for band in bands)
 
 
-def standard(image: Image.Image, channels: int) -> Image.Image:
-    """Upright 8-bit picture, grey for 1 channel or RGB for 3.
+def standard(image: Image.Image, channels: int) -> Bands:
+    """Upright 8-bit picture: grey for 1 channel, RGB for 3, RGB and alpha for 4.
 
-    EXIF orientation is applied; transparency is laid over white; CMYK, palette and 1-bit pictures are converted
-    without a colour profile; 16-bit grey is scaled from 0..65535; 32-bit grey from the smallest of 0..1 (float only),
-    0..255 and 0..65535 that holds it.
+    EXIF orientation is applied; transparency is laid over white, or is the fourth of 4 channels, opaque where the
+    picture has none; CMYK, palette and 1-bit pictures are converted without a colour profile; 16-bit grey is scaled
+    from 0..65535; 32-bit grey from the smallest of 0..1 (float only), 0..255 and 0..65535 that holds it.
+
+    Raises:
+        ValueError: another number of channels, or grey values beyond those.
     """
+    if channels not in MODES:
+        raise ValueError(f"expected an array (.npy) of {channels} channels, pictures have 1, 3 or 4")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
-        image = _eight_bits(np.asarray(image))
+        image = Image.fromarray(_eight_bits(np.asarray(image)))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(MODES[channels])
+        if channels < 4:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert(MODES[channels])
+    return image.split() if channels == 4 else (image,)  # resized at once, RGB would be weighted by alpha
 
 
-def cover(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Scale until the shorter side fits, then cut out the centre; antialiased, exact on a picture of that size."""
+def cover(image: Image.Image, height: int, width: int, box: Box | None = None) -> Image.Image:
+    """Scale until the shorter side (of ``box``) fits, then cut out the centre; antialiased, exact where both fit."""
     if image.size == (width, height):
         return image
-    scale = min(image.width / width, image.height / height)
-    left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
+    left, top, right, bottom = box or (0, 0, *image.size)
+    scale = min((right - left) / width, (bottom - top) / height)
+    left, top = (left + right - scale * width) / 2, (top + bottom - scale * height) / 2
     box = (left, top, left + scale * width, top + scale * height)
     return image.resize((width, height), Image.Resampling.BICUBIC, box=box)
 
@@ -75,7 +105,7 @@ class Preprocessing:
 
     Attributes:
         img_size: Height and width of the result in pixels.
-        channels: 1 (grey) or 3 (RGB).
+        channels: 1 (grey), 3 (RGB), 4 (RGB and alpha), or any number up to `MAX_CHANNELS` for arrays.
         mean: Per channel, of values in 0..1.
         std: Per channel, of values in 0..1.
     """
@@ -86,8 +116,10 @@ class Preprocessing:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if self.channels not in MODES:
-            raise ValueError(f"channels must be 1 (grey) or 3 (RGB), got {self.channels}")
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            raise ValueError(
+                f"channels must be 1 (grey), 3 (RGB), 4 (RGBA) or, of arrays, up to {MAX_CHANNELS}, got {self.channels}"
+            )
         if min(self.img_size) < 1:
             raise ValueError(f"img_size must be positive, got {self.img_size[0]}x{self.img_size[1]}")
         if not len(self.mean) == len(self.std) == self.channels:
@@ -98,18 +130,22 @@ class Preprocessing:
         return self.normalise(torch.from_numpy(self.pixels(picture)[None]))[0]
 
     def pixels(self, picture: Picture) -> UInt8[np.ndarray, "h w c"]:
-        """Decode, convert and fit a file, a PIL picture, or an array (h w), (h w 1), (h w 3) or (h w 4)."""
+        """Decode, convert and fit a file, a PIL picture, or an array (h w) or (h w c).
+
+        Arrays have the wanted channels, or 1, 3 or 4 that are converted like pictures.  A large JPEG file is decoded
+        near its final size, which a PIL picture of it was not: the two may differ slightly.
+        """
         height, width = self.img_size
         if isinstance(picture, np.ndarray):
             if picture.dtype == np.uint8 and picture.shape == (height, width, self.channels):
                 return picture
-            picture = _from_array(picture)
-        if isinstance(picture, Image.Image):
+            bands = _from_array(picture, self.channels)
+        elif isinstance(picture, Image.Image):
             _check_shape(*picture.size)
-            image = standard(picture, self.channels)
+            bands = standard(picture, self.channels)
         else:
-            image = decode(picture, self.channels)
-        return np.array(cover(image, height, width)).reshape(height, width, self.channels)
+            bands = decode(picture, self.channels, self.img_size)
+        return np.dstack([np.asarray(cover(band, height, width)) for band in bands])
 
     def normalise(self, pixels: UInt8[Tensor, "b h w c"]) -> Float[Tensor, "b c h w"]:
         """(pixels / 255 - mean) / std as one multiplication and one addition."""
@@ -126,37 +162,66 @@ class Preprocessing:
         return cls((int(height), int(width)), int(values["channels"]), tuple(values["mean"]), tuple(values["std"]))
 
 
-def _check_shape(width: int, height: int) -> None:
+def _check_shape(width: int, height: int, channels: int = 1) -> None:
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
         raise ValueError(
             f"expected sides of at least {MIN_SIDE} pixels, at most 1:{MAX_ASPECT}, got {width} wide and {height} high"
         )
+    if width * height * max(1, channels / 4) > MAX_PIXELS:
+        raise ValueError(
+            f"expected at most {MAX_PIXELS} pixels of up to 4 channels, got {width}x{height} of {channels}"
+        )
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    if array.dtype == np.uint8 and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        return Image.fromarray(array)
-    if array.ndim == 2 and array.dtype.kind in "uif":
-        return _eight_bits(array)
-    raise ValueError(
-        f"expected a uint8 array (h w), (h w 1), (h w 3) or (h w 4), or another number type for grey,"
-        f" got {array.dtype} {array.shape}"
-    )
+def _check_samples(image: Image.Image) -> None:
+    """Pillow reads the first bands of a TIFF and drops those it has no name for."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        samples = image.tag_v2.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
+        if samples > len(image.getbands()):
+            raise ValueError(f"expected grey, RGB or CMYK, with alpha or not; got {samples} bands: save them as .npy")
 
 
-def _eight_bits(grey: np.ndarray) -> Image.Image:
+def _draft(image: Image.Image, height: int, width: int) -> Box | None:
+    """Set a JPEG to be decoded at the smallest scale that leaves this size; None for what has no such choice.
+
+    Returns where in the upright result the picture lies: its last row and column may fill their pixels in part.
+    """
+    turn = image.getexif().get(ExifTags.Base.Orientation)
+    sideways = turn in (5, 6, 7, 8)
+    drafted = image.draft(None, (height, width) if sideways else (width, height))
+    if drafted is None:
+        return None
+    whole, part = image.size, drafted[1][2:]
+    if sideways:
+        whole, part = whole[::-1], part[::-1]
+    left = whole[0] - part[0] if turn in (2, 3, 6, 7) else 0
+    top = whole[1] - part[1] if turn in (3, 4, 7, 8) else 0
+    return left, top, left + part[0], top + part[1]
+
+
+def _from_array(array: np.ndarray, channels: int) -> Bands:
+    """Checked before any value is read: the array may be a mapped file."""
+    given = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or array.dtype.kind not in "uif":
+        raise ValueError(f"expected numbers (h w) or (h w c), got {array.dtype} {array.shape}")
+    if given != channels and not {given, channels} <= MODES.keys():
+        raise ValueError(f"expected an array of {channels} channels, got {given}: {array.shape}")
+    _check_shape(array.shape[1], array.shape[0], given)
+    pixels = _eight_bits(array)
+    if given in MODES:
+        return standard(Image.fromarray(pixels.reshape(array.shape[:2]) if given == 1 else pixels), channels)
+    return tuple(Image.fromarray(pixels[..., channel]) for channel in range(channels))
+
+
+def _eight_bits(values: np.ndarray) -> UInt8[np.ndarray, "..."]:
     """Linear, and the same for every picture of a kind: never stretched to the picture's own extremes."""
-    low, high = float(grey.min()), float(grey.max())
-    scales = (
-        (65535.0,)
-        if grey.dtype.itemsize == 2
-        else (1.0, 255.0, 65535.0)
-        if grey.dtype.kind == "f"
-        else (255.0, 65535.0)
-    )
+    if values.dtype == np.uint8:
+        return values
+    low, high = float(values.min()), float(values.max())
+    scales = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
+    if values.dtype.kind != "f" and values.dtype.itemsize == 2:
+        scales = (65535.0,)
     full = next((scale for scale in scales if high <= scale), None)
     if full is None or not low >= 0:
-        raise ValueError(f"expected grey values within 0..65535, got {low:g}..{high:g}")
-    return Image.fromarray(np.rint(grey.astype(np.float64) * (255 / full)).astype(np.uint8))
+        raise ValueError(f"expected values within 0..65535, got {low:g}..{high:g}")
+    return np.rint(values.astype(np.float64) * (255 / full)).astype(np.uint8)
