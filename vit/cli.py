@@ -103,6 +103,12 @@ def _explain(args: list[str]) -> int:
     return explain.main(args)
 
 
+def _export(args: list[str]) -> int:
+    from vit import export
+
+    return export.main(args)
+
+
 def _study(args: list[str]) -> int:
     name = args[0] if args else "--help"
     if name in ("-h", "--help"):
@@ -157,6 +163,9 @@ COMMANDS = {
     "study": Command("vit study data-size [--out DIR]", "which architecture to train on this many pictures", _study),
     "explain": Command(
         "vit explain MODEL PICTURES --out DIR", "where the model looks, drawn over the pictures", _explain
+    ),
+    "export": Command(
+        "vit export MODEL --format onnx", "a checked file for other programs; torch-export, timm, safetensors", _export
     ),
     "demo": Command("vit demo", "all of it on handwritten digits, in minutes on a CPU", _demo),
 }

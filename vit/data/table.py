@@ -3,7 +3,7 @@
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,7 +94,7 @@ def _rows(path: Path) -> Iterator[Row]:
             raise ValueError(f"{path}: cannot be read as a table in UTF-8: {error}") from error
 
 
-def _row(where: str, folder: Path, columns: list[str] | tuple[str, ...], line: dict[str, str | None]) -> Row:
+def _row(where: str, folder: Path, columns: Sequence[str], line: dict[str, str | None]) -> Row:
     values = {name: (line[name] or "").strip() for name in (*NEEDED, "split", "group") if name in columns}
     for name, value in values.items():
         if not value:

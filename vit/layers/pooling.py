@@ -100,7 +100,7 @@ class MapPool(nn.Module):
         patches, keys = _patches(tokens, layout)
         grid = Grid(layout.grid.height, layout.grid.width)
         visible = Layout(grid, None if keys is None else Mask(keys=keys), layout.index)
-        x = self.attention(self.latent.expand(len(tokens), -1, -1), patches, visible)
+        x = self.attention(self.latent.expand(tokens.shape[0], -1, -1), patches, visible)
         x = x + self.mlp(self.norm(x))
         return rearrange(x, "b 1 c -> b c")
 

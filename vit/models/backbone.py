@@ -105,7 +105,7 @@ class Backbone(nn.Module):
             raise ValueError(f"the model takes images of {self.in_chans} channels, got {channels}")
         grid = Grid(*patch_grid(height, width, self.patch_size), prefix=self.grid.prefix)
         patches = self.pos_embed(self.patch_embed(images), grid)
-        prefix = self.prefix_tokens.expand(len(images), -1, -1).to(patches.dtype)
+        prefix = self.prefix_tokens.expand(images.shape[0], -1, -1).to(patches.dtype)
         return torch.cat((prefix, patches), dim=1), Layout(grid)
 
     def encode(self, tokens: Float[Tensor, "b n d"], layout: Layout) -> Float[Tensor, "b n d"]:
