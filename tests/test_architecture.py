@@ -24,7 +24,7 @@ FLOORS = [
     {"tasks"},
     {"commandline"},
     {"run", "evaluate"},
-    {"experiments", "bench", "report", "demo", "explain"},
+    {"experiments", "bench", "report", "demo", "explain", "check"},
     {"cli", "__main__"},
 ]
 DICTATED = {  # a ** parameter is part of these signatures, which are not ours

@@ -109,6 +109,12 @@ def _export(args: list[str]) -> int:
     return export.main(args)
 
 
+def _check(args: list[str]) -> int:
+    from vit import check
+
+    return check.main(args)
+
+
 def _study(args: list[str]) -> int:
     name = args[0] if args else "--help"
     if name in ("-h", "--help"):
@@ -154,6 +160,7 @@ STUDIES = {
     "report": "DIR [--size N]: a study's report once more, with advice for N pictures of your own",
 }
 COMMANDS = {
+    "check": Command("vit check DATA [--strict]", "a data set's counts, bad files, duplicates and leaks", _check),
     "fit": Command("vit fit -c quickstart [--run DIR]", "train; --resume DIR continues a run", _fit),
     "validate": Command("vit validate MODEL", "loss and accuracy on the validation split", _validate),
     "test": Command("vit test MODEL", "accuracy on the test split, with its interval", _test),

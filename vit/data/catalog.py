@@ -123,6 +123,12 @@ def load(dataset: str | None, root: str | None, split: Split) -> Source | None:
     return known.digits(split) if name == "digits" else known.torchvision(name, Path(root or DOWNLOADS), split)
 
 
+def ignored(dataset: str | None, root: str | None) -> dict[str, int]:
+    """How many files at the set's place are no pictures of it, by reason."""
+    name = resolve(dataset, root)
+    return dict(_listing(name, root).ignored) if name in LAYOUTS else {}
+
+
 def manifest(dataset: str | None, root: str | None) -> str:
     """SHA-256 that identifies a set wherever it lies.
 

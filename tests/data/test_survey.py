@@ -1,0 +1,95 @@
+"""A survey finds what was planted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vit.data import catalog
+from vit.data.survey import Survey, look_at
+
+
+def picture(path: Path, colour: int, mode: str = "RGB", size: tuple[int, int] = (7, 5)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three classes: b/9 twice in train, a/0 in test as well under another class, c without a picture in test."""
+    for label, name in enumerate("abc"):
+        for i in range(4 + 4 * label):
+            picture(tmp_path / "train" / name / f"{i}.png", 1000 * label + i)
+    picture(tmp_path / "train" / "b" / "9.bmp", 1000)  # other bytes, the pixels of b/0
+    picture(tmp_path / "test" / "b" / "x.png", 0)  # those of a/0
+    picture(tmp_path / "test" / "a" / "y.png", 77, "L", (20, 30))
+    (tmp_path / "train" / "c" / "0.png").write_bytes(b"no picture")
+    (tmp_path / "train" / "c" / "notes.txt").touch()
+    return tmp_path
+
+
+def surveyed(root: Path) -> tuple[Survey, int]:
+    listing = catalog.LAYOUTS["folder"](str(root))
+    splits = {name: listing.splits[name] for name in ("train", "test")}
+    steps = []
+    seen = look_at(splits, listing.root, lambda: steps.append(1))
+    return Survey("mine", listing.classes, tuple(splits), seen, listing.ignored), len(steps)
+
+
+def test_counts_and_facts(root: Path):
+    found, steps = surveyed(root)
+    assert steps == len(found.seen) == 4 + 9 + 12 + 2
+    assert found.counts == {"train": [4, 9, 12], "test": [1, 1, 0]}
+    assert found.imbalance == 3 and found.missing == [("test", "c")]
+    facts = found.to_dict()
+    assert facts["modes"] == {"PNG RGB": 24, "BMP RGB": 1, "PNG L": 1}
+    assert facts["sizes"] == [[7, 5, 25], [20, 30, 1]] and facts["ignored"]["not a picture"] == 1
+
+
+def test_what_cannot_be_read_is_named(root: Path):
+    (bad,) = surveyed(root)[0].unreadable
+    assert bad.name == "train/c/0.png" and "the file is none of them" in bad.error and not bad.pixels
+
+
+def test_duplicates_by_pixel_leaks_and_conflicts(root: Path):
+    found, _ = surveyed(root)
+    groups = {frozenset(picture.name for picture in group) for group in found.duplicates}
+    assert groups == {
+        frozenset({"train/b/0.png", "train/b/9.bmp"}),
+        frozenset({"train/a/0.png", "test/b/x.png"}),
+    }
+    (leak,), (conflict,) = found.leaks, found.conflicts
+    assert leak == conflict and {picture.split for picture in leak} == {"train", "test"}
+    twice = next(group for group in found.duplicates if group not in (leak, conflict))
+    assert twice[0].file != twice[1].file
+
+
+def test_orientation_is_part_of_the_picture_and_size_of_the_file(tmp_path: Path):
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8)
+    for name, degrees in (("a", 0), ("b", 90)):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        (tmp_path / "test" / name).mkdir(parents=True)
+        picture(tmp_path / "test" / name / "1.png", degrees)
+        exif = Image.Exif()
+        exif[0x0112] = {0: 1, 90: 6}[degrees]  # 6: turn by 90 degrees clockwise to see it upright
+        Image.fromarray(np.rot90(pixels, degrees // 90)).save(tmp_path / "train" / name / "1.png", exif=exif)
+    (group,) = surveyed(tmp_path)[0].duplicates
+    assert {picture.size for picture in group} == {(9, 6), (6, 9)}
+
+
+def test_arrays(tmp_path: Path):
+    images = np.zeros((6, 4, 5, 3), np.uint8)
+    images[:, 0, 0, 0] = [0, 1, 2, 3, 0, 4]
+    np.savez(
+        tmp_path / "some.npz",
+        train_images=images[:4],
+        train_labels=np.arange(4) % 2,
+        test_images=images[4:],
+        test_labels=np.arange(2),
+    )
+    listing = catalog.LAYOUTS["npz"](str(tmp_path / "some.npz"))
+    seen = look_at(listing.splits, listing.root, lambda: None)
+    found = Survey("some", listing.classes, tuple(listing.splits), seen, {})
+    assert [[picture.name for picture in group] for group in found.leaks] == [["train[0]", "test[0]"]]
+    assert found.seen[0].size == (5, 4) and found.seen[0].mode == "uint8 of 3"

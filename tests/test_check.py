@@ -1,0 +1,58 @@
+"""`vit check`: the report on the terminal, in JSON and as a picture."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vit import cli
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two classes in three splits; one picture of train is in test too."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 9), ("val", 2), ("test", 3)):
+        for name in ("cat", "dög [x]"):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count if name == "cat" else 2):
+                Image.fromarray(rng.integers(0, 255, (9, 12, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    (tmp_path / "data" / "test" / "cat" / "0.png").write_bytes((tmp_path / "data/train/cat/3.png").read_bytes())
+    return tmp_path / "data"
+
+
+def test_the_report(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    table, sheet = tmp_path / "check.json", tmp_path / "samples.png"
+    assert cli.main(["check", str(root), "--json", str(table), "--picture", str(sheet)]) == 0
+    said = capsys.readouterr().out
+    assert "data: 20 pictures" in said and "dög [x]" in said and "width x height: 12x9 to 12x9" in said
+    assert "smallest class to train on: dög [x], 2; the largest has 4.5 times as many" in said
+    assert "same picture in several splits (leak): 1\n  train/cat/3.png (train), test/cat/0.png (test)" in said
+    assert "unreadable: none" in said and "same picture in several classes: none" in said
+    facts = json.loads(table.read_text())
+    assert facts["counts"] == {"train": [9, 2], "val": [2, 2], "test": [3, 2]}
+    assert facts["leaks"] == [["train/cat/3.png (train)", "test/cat/0.png (test)"]]
+    with Image.open(sheet) as picture:
+        assert picture.format == "PNG" and picture.width > 300
+
+
+def test_strict_fails_on_leaks_only(root: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["check", "--strict", str(root)]) == 1
+    (root / "test" / "cat" / "0.png").unlink()
+    assert cli.main(["check", str(root), "--strict"]) == 0
+    assert "(leak): none" in capsys.readouterr().out
+
+
+def test_a_known_set_and_what_cannot_be_checked(capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["check", "digits"]) == 0
+    assert "digits: 1,797 pictures" in capsys.readouterr().out
+    for args, words in (
+        (["scenes_shape"], "scenes_shape is generated"),
+        ([], "expected vit check DATA"),
+        (["absent"], "found nothing"),
+    ):
+        assert cli.main(["check", *args]) == 2
+        assert words in capsys.readouterr().err

@@ -1,0 +1,138 @@
+"""``vit check DATA``: what a data set consists of and what is wrong with it, before anything is trained on it."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from vit.analysis.plots.pictures import samples
+from vit.commandline.arguments import take
+from vit.data import catalog
+from vit.data.images import Preprocessing
+from vit.data.listing import shown
+from vit.data.survey import Seen, Survey, look_at
+from vit.files import write_atomically
+
+SPLITS: tuple[catalog.Split, ...] = ("train", "val", "test")
+MOST_ROWS = 40  # of the table of classes
+LINES = 5  # of each kind of trouble on the terminal; the JSON file has all
+PER_CLASS, SIDE, MOST_CLASSES = 6, 96, 20  # of the picture of samples
+
+
+def main(args: list[str]) -> int:
+    """Print the report; 1 with ``--strict`` where a picture lies in two splits.
+
+    Raises:
+        ValueError: no data set there.
+    """
+    strict = "--strict" in args
+    (json_file, picture), rest = take([argument for argument in args if argument != "--strict"], "--json", "--picture")
+    if len(rest) != 1:
+        raise ValueError(f"expected vit check DATA [--json FILE] [--picture FILE] [--strict], got {' '.join(rest)}")
+    found = survey(rest[0])
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, soft_wrap=True)
+    _say(found, console)
+    if json_file:
+        text = json.dumps(found.to_dict(), indent=2)
+        write_atomically(Path(json_file), lambda part: part.write_text(text, encoding="utf-8"))
+    if picture:
+        figure = _samples(rest[0], found)
+        write_atomically(Path(picture), lambda part: figure.savefig(part, format="png"))
+    return int(strict and bool(found.leaks))
+
+
+def survey(data: str) -> Survey:
+    """Look at every picture of a data set: a known name, or a place as ``--data.root`` takes it."""
+    dataset, root = _place(data)
+    if dataset in catalog.SCENES:
+        raise ValueError(f"{data} is generated, a million pictures without a file: expected a data set that is stored")
+    description = catalog.describe(dataset, root)
+    splits = {split: source for split in SPLITS if (source := catalog.load(dataset, root, split)) is not None}
+    ignored = catalog.ignored(dataset, root)
+    place = Path(root or ".")
+    console = Console(file=sys.stderr)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("pictures", total=sum(map(len, splits.values())))
+        seen = look_at(splits, place if place.is_dir() else place.parent, lambda: progress.advance(task))
+    return Survey(description.name, description.classes, tuple(splits), seen, ignored)
+
+
+def _place(data: str) -> tuple[str | None, str | None]:
+    """A known name, or else a root."""
+    return (data, None) if data in catalog.ENTRIES and not Path(data).exists() else (None, data)
+
+
+def _say(found: Survey, console: Console) -> None:
+    table = Table("class", *found.splits, title=f"{found.name}: {len(found.seen):,} pictures", title_justify="left")
+    for label, name in enumerate(found.classes[:MOST_ROWS]):
+        table.add_row(name, *(f"{found.counts[split][label]:,}" for split in found.splits))
+    if len(found.classes) > MOST_ROWS:
+        table.add_row(f"and {len(found.classes) - MOST_ROWS:,} more classes")
+    table.add_section()
+    table.add_row("all", *(f"{sum(found.counts[split]):,}" for split in found.splits))
+    console.print(table)
+    for line in _facts(found):
+        console.print(line, markup=False)
+    for title, lines in _troubles(found).items():
+        console.print(f"{title}: {len(lines):,}" if lines else f"{title}: none", markup=False)
+        for line in lines[:LINES]:
+            console.print(f"  {line}", markup=False)
+        if len(lines) > LINES:
+            console.print(f"  and {len(lines) - LINES:,} more (--json FILE lists all)", markup=False)
+
+
+def _facts(found: Survey) -> Sequence[str]:
+    sound = [picture for picture in found.seen if not picture.error]
+    facts = [f"modes: {_counted(Counter(picture.mode for picture in sound))}"]
+    if sound:
+        sides = np.array([picture.size for picture in sound])
+        (left, top), (right, bottom), middle = sides.min(axis=0), sides.max(axis=0), np.median(sides, axis=0)
+        facts.append(f"width x height: {left}x{top} to {right}x{bottom}, median {middle[0]:.0f}x{middle[1]:.0f}")
+    smallest = int(np.argmin(found.counts["train"]))
+    facts.append(
+        f"smallest class to train on: {found.classes[smallest]}, {found.counts['train'][smallest]:,}; "
+        f"the largest has {found.imbalance:.1f} times as many"
+    )
+    if any(found.ignored.values()):
+        facts.append(f"passed over: {_counted(Counter(found.ignored))}")
+    return facts
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.most_common() if count) or "none"
+
+
+def _troubles(found: Survey) -> dict[str, list[str]]:
+    def named(groups: list[tuple[Seen, ...]]) -> list[str]:
+        return [shown([f"{picture.name} ({picture.split})" for picture in group]) for group in groups]
+
+    return {
+        "unreadable": [f"{picture.name}: {picture.error}" for picture in found.unreadable],
+        "classes missing in a split": [f"{name} in {split}" for split, name in found.missing],
+        "same picture more than once": named(found.duplicates),
+        "same picture in several splits (leak)": named(found.leaks),
+        "same picture in several classes": named(found.conflicts),
+    }
+
+
+def _samples(data: str, found: Survey) -> Figure:
+    """A row of training pictures for each class."""
+    source = catalog.load(*_place(data), "train")
+    assert source is not None, "every set has one to train on"
+    bad = {picture.name for picture in found.unreadable}
+    prepared = Preprocessing((SIDE, SIDE), 3, (0.0,) * 3, (1.0,) * 3)
+    train = [picture for picture in found.seen if picture.split == "train"]
+    pictures, titles = [], []
+    for label, name in enumerate(found.classes[:MOST_CLASSES]):
+        places = [i for i, picture in enumerate(train) if picture.label == label and picture.name not in bad]
+        for i in places[:: max(1, len(places) // PER_CLASS)][:PER_CLASS]:
+            pictures.append(prepared.pixels(source.pictures[i]))  # pyright: ignore
+            titles.append(name)
+    return samples(pictures, titles, PER_CLASS)

@@ -1,0 +1,173 @@
+"""What a data set consists of and what is wrong with it: every picture is opened once, in full."""
+
+import hashlib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from vit.data.images import FORMATS, decode
+from vit.data.source import Source
+
+AHEAD = 1024  # pictures decoded before the first of them is taken up
+
+
+class Seen(NamedTuple):
+    """One picture and what opening it told.
+
+    ``size`` is width and height as stored, ``mode`` Pillow's or the type of an array, ``file`` and ``pixels`` hashes of
+    the bytes and of the upright picture; where it could not be read, ``error`` says why and there are no pixels.
+    """
+
+    split: str
+    name: str
+    label: int
+    size: tuple[int, int] = (0, 0)
+    mode: str = ""
+    file: str = ""
+    pixels: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The pictures of a data set, in the order of splits and labels.
+
+    Attributes:
+        name: Of the set.
+        classes: In the order of the labels.
+        splits: Names of the splits that are there.
+        seen: Every picture.
+        ignored: How many files were passed over, by reason.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: tuple[str, ...]
+    seen: tuple[Seen, ...]
+    ignored: Mapping[str, int]
+
+    @cached_property
+    def counts(self) -> dict[str, list[int]]:
+        """Pictures of each class, by split; unreadable ones are among them."""
+        found = Counter((picture.split, picture.label) for picture in self.seen)
+        return {split: [found[split, label] for label in range(len(self.classes))] for split in self.splits}
+
+    @property
+    def unreadable(self) -> list[Seen]:
+        return [picture for picture in self.seen if picture.error]
+
+    @property
+    def missing(self) -> list[tuple[str, str]]:
+        """Splits and the classes they have no picture of."""
+        counts = self.counts.items()
+        return [(split, name) for split, some in counts for name, n in zip(self.classes, some, strict=True) if not n]
+
+    @cached_property
+    def duplicates(self) -> list[tuple[Seen, ...]]:
+        """Pictures with the same pixels, two or more together; those of equal files are among them."""
+        found = sorted((picture for picture in self.seen if picture.pixels), key=lambda picture: picture.pixels)
+        groups = [tuple(group) for _, group in groupby(found, key=lambda picture: picture.pixels)]
+        return [group for group in groups if len(group) > 1]
+
+    @property
+    def leaks(self) -> list[tuple[Seen, ...]]:
+        """Duplicates that lie in several splits: what is tested was trained on."""
+        return [group for group in self.duplicates if len({picture.split for picture in group}) > 1]
+
+    @property
+    def conflicts(self) -> list[tuple[Seen, ...]]:
+        """Duplicates of several classes."""
+        return [group for group in self.duplicates if len({picture.label for picture in group}) > 1]
+
+    @property
+    def imbalance(self) -> float:
+        """Training pictures of the largest class, over those of the smallest."""
+        return max(self.counts["train"]) / max(1, min(self.counts["train"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it but the list of sound pictures."""
+        sizes = Counter(picture.size for picture in self.seen if not picture.error)
+        return {
+            "name": self.name,
+            "classes": list(self.classes),
+            "counts": self.counts,
+            "imbalance": self.imbalance,
+            "sizes": [[*size, n] for size, n in sizes.most_common()],
+            "modes": dict(Counter(picture.mode for picture in self.seen if not picture.error).most_common()),
+            "ignored": dict(self.ignored),
+            "unreadable": [{"split": p.split, "name": p.name, "error": p.error} for p in self.unreadable],
+            "missing": [list(pair) for pair in self.missing],
+            "duplicates": [_listed(group) for group in self.duplicates],
+            "leaks": [_listed(group) for group in self.leaks],
+            "conflicts": [_listed(group) for group in self.conflicts],
+        }
+
+
+def look_at(splits: Mapping[str, Source], root: Path, step: Callable[[], None]) -> tuple[Seen, ...]:
+    """Open every picture of the splits, several at a time.
+
+    Args:
+        splits: Files or arrays by name.
+        root: Folder that files are named from.
+        step: Called after each picture.
+    """
+    seen: list[Seen] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of animations: not wrong, and thousands of lines
+        for jobs in _chunks(splits, root):
+            for picture in pool.map(lambda job: job(), jobs):
+                seen.append(picture)
+                step()
+    return tuple(seen)
+
+
+def _chunks(splits: Mapping[str, Source], root: Path) -> Iterator[list[Callable[[], Seen]]]:
+    """The looks to be taken, some at a time."""
+    for split, source in splits.items():
+        pictures, labels = source.pictures, source.labels.tolist()
+        for start in range(0, len(source), AHEAD):
+            places = range(start, min(start + AHEAD, len(source)))
+            yield [_look(split, labels[i], pictures[i], i, root) for i in places]  # pyright: ignore[reportIndexIssue]
+
+
+def _look(split: str, label: int, picture: Path | np.ndarray, place: int, root: Path) -> Callable[[], Seen]:
+    if isinstance(picture, np.ndarray):
+        return lambda: _array(Seen(split, f"{split}[{place}]", label), picture)
+    name = Path(os.path.relpath(picture, root)).as_posix()
+    return lambda: _file(Seen(split, name, label), picture)
+
+
+def _array(seen: Seen, picture: np.ndarray) -> Seen:
+    height, width, *channels = picture.shape
+    mode = f"{picture.dtype} of {channels[0] if channels else 1}"
+    digest = hashlib.sha256(f"{picture.dtype} {picture.shape}".encode() + picture.tobytes()).hexdigest()
+    return seen._replace(size=(width, height), mode=mode, file=digest, pixels=digest)
+
+
+def _file(seen: Seen, path: Path) -> Seen:
+    try:
+        content = path.read_bytes()
+        if path.suffix.lower() == ".npy":
+            array = np.load(path, allow_pickle=False)
+            return _array(seen, array)._replace(file=hashlib.sha256(content).hexdigest())
+        (image,) = decode(path, 3)
+        with Image.open(path, formats=FORMATS) as header:
+            size, mode = header.size, f"{header.format} {header.mode}"
+    except (OSError, ValueError) as error:
+        return seen._replace(error=" ".join(str(error).split()))
+    digest = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+    return seen._replace(size=size, mode=mode, file=hashlib.sha256(content).hexdigest(), pixels=digest)
+
+
+def _listed(group: tuple[Seen, ...]) -> list[str]:
+    return [f"{picture.name} ({picture.split})" for picture in group]
