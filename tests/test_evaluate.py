@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 import vit
-from vit import evaluate
+from tests.helpers import TINY
+from vit import evaluate, run
 from vit.commandline.predictions import Predicted
 from vit.commandline.trained import open_trained
 from vit.data import catalog
@@ -144,3 +145,25 @@ def test_top_k_is_checked(finished: Path, top_k: str) -> None:
 def test_near_names_of_models_are_suggested(finished: Path) -> None:
     with pytest.raises(ValueError, match=r"did you mean .*/finished\?"):
         evaluate.test(["--load", str(finished.with_name("finishd"))])
+
+
+def test_a_bundle_of_a_users_pictures_predicts_alone_and_is_tested_elsewhere(tmp_path: Path) -> None:
+    for name, colour in (("cat", 40), ("dog", 200)):
+        for i in range(8):
+            path = tmp_path / "photos" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), colour + i).save(path)
+    lines = [f"photos/{path.parent.name}/{path.name},{path.parent.name}" for path in tmp_path.rglob("*.png")]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *lines]))
+    args = ["--data.root", str(tmp_path / "labels.csv"), "--data.img_size=8", "--data.channels=1"]
+    run.fit([*TINY, *args, "--run", str(tmp_path / "run")])
+    given = tmp_path / "given"
+    given.mkdir()
+    for name in ("model.json", "model.safetensors"):
+        shutil.copy(tmp_path / "run" / name, given)
+    assert str(tmp_path) not in (given / "model.json").read_text()
+    (predicted,) = evaluate.predict(["--load", str(given), f'--data.pictures=["{tmp_path}/photos/cat/0.png"]'])
+    assert predicted.label in ("cat", "dog")
+    with pytest.raises(ValueError, match=r"'csv' needs its place: --data.root FILE"):
+        evaluate.test(["--load", str(given)])
+    assert evaluate.test(["--load", str(given), "--data.root", str(tmp_path / "photos")])["n"] == 4

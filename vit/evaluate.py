@@ -16,6 +16,7 @@ from vit.commandline.overlays import resolve
 from vit.commandline.predictions import Predicted, check_format, top_k_of, write
 from vit.commandline.quiet import quiet
 from vit.commandline.trained import Trained, open_trained
+from vit.data import catalog
 from vit.files import write_atomically
 
 
@@ -102,10 +103,11 @@ def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]
     if model is None:
         raise ValueError(f"vit {command} expects a model: `vit {command} runs/mine`")
     trained = open_trained(model)
-    config = json.dumps(trained.evaluation_config())
-    cli = VitCLI(command, [f"--config={resolve('base')}", f"--config={config}", *with_configs(args)[0]])
+    config = trained.evaluation_config()
+    config["data"] = _data(command, config.get("data", {}), args)
+    cli = VitCLI(command, [f"--config={resolve('base')}", f"--config={json.dumps(config)}", *with_configs(args)[0]])
     before, now = trained.config.get("data", {}), cli.config.data
-    own_data = all(before.get(key) == now.get(key) for key in ("dataset", "root"))
+    own_data = command == "predict" or all(before.get(key) == now.get(key) for key in ("dataset", "root"))
     resized = now.img_size is not None and now.img_size != before.get("img_size")
     cli.build(_results_folder(trained, cli.config, own_data, resized))
     cli.model.net = trained.net
@@ -118,6 +120,20 @@ def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]
     if command != "predict" and own_data:
         _check_splits(trained, cli)
     return cli, trained
+
+
+def _data(command: str, data: dict[str, Any], args: list[str]) -> dict[str, Any]:
+    """The run's data options, without those that what is asked for makes void.
+
+    Predicting needs no data set; another place is recognised anew, unless its layout is named, too.
+    """
+    given = {argument.partition("=")[0] for argument in args}
+    void = set()
+    if command == "predict":
+        void = {"dataset", "root"}
+    elif "--data.root" in given and data.get("dataset") in catalog.LAYOUTS:
+        void = {"dataset"}
+    return {name: value for name, value in data.items() if name not in void}
 
 
 def _results_folder(trained: Trained, config: Any, own_data: bool, resized: bool) -> Path:

@@ -142,7 +142,7 @@ def _chunks(splits: Mapping[str, Source], root: Path) -> Iterator[list[Callable[
 
 def _look(split: str, label: int, picture: Path | np.ndarray, place: int, root: Path) -> Callable[[], Seen]:
     if isinstance(picture, np.ndarray):
-        return lambda: _array(Seen(split, f"{split}[{place}]", label), picture)
+        return lambda: _array(Seen(split, f"#{place}", label), picture)
     name = Path(os.path.relpath(picture, root)).as_posix()
     return lambda: _file(Seen(split, name, label), picture)
 

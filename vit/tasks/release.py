@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from vit import bundle
 from vit.analysis.statistics import wilson
+from vit.data import catalog
 from vit.spec import build, spec
 from vit.tasks.checkpoint import Checkpoints, is_smoke_run, load_checkpoint
 from vit.tasks.classify import Classifier
@@ -114,11 +115,11 @@ def _of_net(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _config(folder: Path) -> dict[str, Any]:
     """The run's configuration. A bundle is given away: local paths stay behind, and whoever tests it names the data."""
     path = folder / "config.yaml"
-    config = _without_paths(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     data = config.get("data") or {}
     if data.get("root") is not None:
-        data |= {"dataset": data.get("dataset") or "folder", "root": None}
-    return config
+        data |= {"dataset": catalog.resolve(data.get("dataset"), data["root"]), "root": None}
+    return _without_paths(config)
 
 
 def _without_paths(value: Any) -> Any:
