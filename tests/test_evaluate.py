@@ -1,7 +1,9 @@
 """A trained model validated, tested and used, by the functions Python calls."""
 
+import base64
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -23,8 +25,33 @@ def test_test_reports_accuracy_n_and_interval(folder: Path) -> None:
     assert result["n"] == 359 and 0 <= low <= result["acc"] <= high <= 1
     assert result["data"] == "digits" and len(result["manifest_hash"]) == 64
     assert json.loads((folder / "test.json").read_text()) == json.loads(json.dumps(result))
-    assert vit.load(folder).meta["metrics"]["test"]["acc"] == result["acc"]
-    assert (folder / "confusion.png").is_file()
+    assert vit.load(folder).meta["metrics"]["test"]["acc"] == pytest.approx(result["acc"])
+    assert result["classes"].keys() == set("0123456789") and sum(row["n"] for row in result["classes"].values()) == 359
+    assert result["acc_top5"] > result["acc"] and 0 <= result["balanced_acc"] <= 1
+
+
+def test_a_test_leaves_its_pictures_and_a_page(folder: Path) -> None:
+    result = evaluate.test(["--load", str(folder)])
+    page = (folder / "report.html").read_text()
+    for name in ("curves.png", "confusion.png", "mistakes.png"):
+        assert base64.b64encode((folder / name).read_bytes()).decode() in page
+    low, high = (100 * bound for bound in result["acc_95"])
+    assert f"{100 * result['acc']:.1f} % ({low:.1f} to {high:.1f}) of 359 test pictures of digits are right." in page
+    assert "http" not in page and "vit fit -c model/vit_nano" in page and "seed_everything: 0" in page
+
+
+def test_the_mistakes_are_the_surest_ones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr("vit.tasks.pictures.plots.samples", lambda pictures, titles: drawn.append((pictures, titles)))
+    monkeypatch.setattr("vit.tasks.pictures._write", lambda figure, path: None)
+    evaluate.test(["--load", str(folder)])
+    ((pictures, titles),) = drawn
+    assert pictures.shape == (24, 8, 8, 1) and pictures.dtype == "uint8" and len(titles) == 24
+    shares = [int(re.fullmatch(r"(\d), not (?!\1)\d \((\d+)%\)", title)[2]) for title in titles]  # pyright: ignore
+    assert shares == sorted(shares, reverse=True)
+    model = vit.load(folder)
+    for picture, title in zip(pictures, titles, strict=True):
+        assert model.predict(picture)[0].label == title[7]
 
 
 def test_test_agrees_with_the_bundle(folder: Path) -> None:

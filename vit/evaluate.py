@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 from typing_extensions import override
 
-from vit.analysis.statistics import wilson
-from vit.commandline import record
+from vit.analysis.classification import scores
+from vit.commandline import record, report
 from vit.commandline.arguments import take, with_configs
 from vit.commandline.options import VitCLI
 from vit.commandline.overlays import resolve
@@ -29,9 +30,10 @@ def validate(args: list[str]) -> dict[str, Any]:
 
 
 def test(args: list[str]) -> dict[str, Any]:
-    """Accuracy of ``--load MODEL`` with its 95 % interval (Wilson), loss and n on the test split; also in test.json.
+    """What ``--load MODEL`` gets right on the test split: `scores`, by class name, and the mean loss.
 
-    With ``--record FILE`` the result joins FILE as one line, with how the model was trained.
+    Also in test.json, with confusion.png, mistakes.png and report.html beside it. With ``--record FILE`` the result
+    joins FILE as one line, with how the model was trained.
 
     Raises:
         ValueError: anything the user can put right, such as data of other classes than the model's.
@@ -39,21 +41,21 @@ def test(args: list[str]) -> dict[str, Any]:
     (recorded,), args = take(args, "--record")
     with quiet():
         cli, trained = _evaluation("test", args)
-        count = Count()
-        cli.trainer.callbacks.append(count)  # type: ignore[attr-defined]
+        gathered = Gathered()
+        cli.trainer.callbacks.append(gathered)  # type: ignore[attr-defined]
         with cli.logging():
             (metrics,) = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
-    acc, n = metrics["test/acc"], count.samples
+    found = scores(*gathered.all())
     result = {
-        "acc": acc,
-        "acc_95": wilson(round(acc * n), n),
-        "n": n,
+        **found,
+        "classes": dict(zip(trained.classes, found["classes"], strict=True)),
         "loss": metrics["test/loss"],
         "data": cli.datamodule.description.name,
         "manifest_hash": cli.datamodule.manifest_hash,
         "weights": "released" if trained.checkpoint is None else trained.checkpoint.name,
     }
     write_atomically(cli.folder / "test.json", lambda part: part.write_text(json.dumps(result, indent=2)))
+    report.write(cli.folder)
     if recorded is not None:
         record.append(Path(recorded), trained.folder, result)
     return result
@@ -79,10 +81,11 @@ def predict(args: list[str]) -> list[Predicted]:
     return predictions
 
 
-class Count(L.Callback):
-    """How many samples were tested."""
+class Gathered(L.Callback):
+    """Labels and probabilities of all that was tested."""
 
-    samples = 0
+    def __init__(self) -> None:
+        self.batches: list[tuple[np.ndarray, np.ndarray]] = []
 
     @override
     def on_test_batch_end(
@@ -94,7 +97,12 @@ class Count(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self.samples += len(batch.labels)
+        self.batches.append((batch.labels.cpu().numpy(), outputs.softmax(dim=-1).cpu().numpy()))
+
+    def all(self) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) and (n k)."""
+        labels, probabilities = (np.concatenate(parts) for parts in zip(*self.batches, strict=True))
+        return labels, probabilities
 
 
 def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]) -> tuple[VitCLI, Trained]:

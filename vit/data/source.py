@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -150,7 +150,7 @@ class Batches(Dataset[Batch]):
         return len(self.source)
 
     def __getitem__(self, request: Request) -> Batch:
-        pixels = self._pixels(request.samples)
+        pixels = self.pixels(request.samples)
         if self.augment is not None:
             pixels = np.stack([self.augment(x, key) for x, key in zip(pixels, request.keys.tolist(), strict=True)])
         return Batch(
@@ -159,7 +159,8 @@ class Batches(Dataset[Batch]):
             torch.from_numpy(request.samples),
         )
 
-    def _pixels(self, samples: np.ndarray) -> np.ndarray:
+    def pixels(self, samples: np.ndarray) -> UInt8[np.ndarray, "b h w c"]:
+        """Pictures by their positions in the source, at their final size and without augmentation."""
         pictures = self.source.pictures
         if self.ready and isinstance(pictures, np.ndarray | Some):
             return pictures[samples]

@@ -95,11 +95,11 @@ class Classifier(L.LightningModule):
         return loss
 
     @override
-    def validation_step(self, batch: Batch, batch_idx: int) -> Int[Tensor, " b"]:
+    def validation_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, "b k"]:
         return self._evaluate(batch, "val")
 
     @override
-    def test_step(self, batch: Batch, batch_idx: int) -> Int[Tensor, " b"]:
+    def test_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, "b k"]:
         return self._evaluate(batch, "test")
 
     @override
@@ -167,14 +167,15 @@ class Classifier(L.LightningModule):
     def _data(self) -> Images:
         return cast(Images, self.trainer.datamodule)  # type: ignore[attr-defined]
 
-    def _evaluate(self, batch: Batch, split: str) -> Int[Tensor, " b"]:
+    def _evaluate(self, batch: Batch, split: str) -> Float[Tensor, "b k"]:
+        """Logits, for callbacks."""
         logits = self(batch.images).float()
-        predicted = logits.argmax(dim=-1)
-        values = {"loss": F.cross_entropy(logits, batch.labels), "acc": (predicted == batch.labels).float().mean()}
+        right = logits.argmax(dim=-1) == batch.labels
+        values = {"loss": F.cross_entropy(logits, batch.labels), "acc": right.float().mean()}
         self.log_dict(
             {f"{split}/{name}": value for name, value in values.items()},
             prog_bar=True,
             batch_size=len(batch.labels),
             sync_dist=True,
         )
-        return predicted
+        return logits

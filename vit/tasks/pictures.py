@@ -1,10 +1,11 @@
-"""Pictures a run leaves in its folder, and in wandb where that logs: learning curves and the confusion matrix."""
+"""Pictures a run leaves in its folder, and in wandb where that logs: learning curves, confusion matrix, mistakes."""
 
 from io import BytesIO
 from pathlib import Path
 from typing import Any, final
 
 import lightning as L
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -54,7 +55,7 @@ class Confusion(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._count(batch.labels, outputs)
+        self._count(batch.labels, outputs.argmax(dim=-1))
 
     @override
     def on_test_batch_end(
@@ -66,7 +67,7 @@ class Confusion(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._count(batch.labels, outputs)
+        self._count(batch.labels, outputs.argmax(dim=-1))
 
     @override
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -94,6 +95,48 @@ class Confusion(L.Callback):
             if isinstance(logger, Wandb):
                 logger.log_picture(key, _image(figure), trainer.global_step)
         return figure
+
+
+@final
+class Mistakes(L.Callback):
+    """``mistakes.png`` after a test: the pictures got wrong with the highest probability."""
+
+    def __init__(self, count: int = 24) -> None:
+        self.count = count
+        self._found: list[tuple[float, int, int, int]] = []  # probability, position, class, answer
+
+    @override
+    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._found = []
+
+    @override
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        sure, answers = outputs.softmax(dim=-1).max(dim=-1)
+        wrong = answers != batch.labels
+        columns = (column[wrong].tolist() for column in (sure, batch.index, batch.labels, answers))
+        self._found = sorted([*self._found, *zip(*columns, strict=True)], reverse=True)[: self.count]
+
+    @override
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero or is_smoke_run(trainer):
+            return
+        path = Path(trainer.default_root_dir) / "mistakes.png"
+        path.unlink(missing_ok=True)  # of a model that made some
+        if not self._found:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        pictures = data.test_dataloader().dataset.pixels(np.array([place for _, place, _, _ in self._found]))
+        names = data.classes
+        titles = [f"{names[label]}, not {names[answer]} ({sure:.0%})" for sure, _, label, answer in self._found]
+        _write(plots.samples(pictures, titles), path)
 
 
 def _write(figure: Figure, path: Path) -> None:

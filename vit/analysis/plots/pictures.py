@@ -20,7 +20,10 @@ COLOURS = "plasma"  # perceptually even, and its dark end still shows on a black
 
 
 def samples(pictures: Pictures, titles: Sequence[str], columns: int = 6) -> Figure:
-    """A contact sheet of pictures (h w), (h w 1) or (h w 3), numbers in 0..1 or 8-bit."""
+    """A contact sheet of pictures (h w) or (h w c), numbers in 0..1 or 8-bit.
+
+    Of 4 channels the first three are shown, of other numbers than 1 and 3 the mean.
+    """
     figure, sheet = _sheet(pictures, titles, columns)
     for axes, picture in zip(sheet, pictures, strict=False):
         _show(axes, picture)
@@ -86,6 +89,8 @@ def _sheet(pictures: Pictures, titles: Sequence[str], columns: int) -> tuple[Fig
 
 def _show(axes: Axes, picture: ArrayLike) -> None:
     shown = _in_unit_range(picture)
+    if shown.ndim == 3 and shown.shape[2] not in (1, 3):  # alpha and further bands have no colour
+        shown = shown[..., :3] if shown.shape[2] == 4 else shown.mean(axis=-1)
     axes.set_axis_off()
     axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 
