@@ -48,7 +48,7 @@ def test_steps_between_epochs_are_saved_on_optimiser_steps_only(tiny_net, digits
     seen = Seen()
     options = {"max_epochs": 1, "accumulate_grad_batches": 2, "limit_val_batches": 0}
     trainer(callbacks=[seen, Checkpoints(every_n_steps=1)], **options).fit(Classifier(tiny_net), digits)
-    assert seen.saved == [(1, 2), (2, 4), (3, 6), (3, 6)]
+    assert seen.saved == [(1, 2), (2, 4), (3, 6)]
 
 
 def test_best_restarts_from_what_a_checkpoint_says():

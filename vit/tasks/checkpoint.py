@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from typing_extensions import override
 
 from vit.files import commit, intact, keep, seal, write_part
+from vit.tasks.moment import Moment, put_before_validation
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
@@ -79,13 +80,15 @@ class Checkpoints(Checkpoint):
     """``last.ckpt``, the newest step, and ``best.ckpt``, the best validation score, in ``checkpoints/`` of the run.
 
     Both hold raw and averaged weights and can be resumed. ``last`` is written at the end of every epoch, whatever the
-    metric does; only on optimiser steps, because a part-accumulated gradient is in no checkpoint. The one before it is
-    kept until training ends, in case ``last`` is damaged.
+    metric does; only on optimiser steps, because a part-accumulated gradient is in no checkpoint. A run that breaks off
+    writes it too: as of its last step, wherever it stands. The one before is kept until training ends, in case ``last``
+    is damaged.
 
     Args:
         monitor: logged metric that ranks; the first of equal scores is kept.
         mode: whether larger or smaller is better.
-        every_n_steps: also write ``last`` each so many optimiser steps; None for epoch ends only.
+        every_n_steps: also write ``last`` each so many optimiser steps, except right before a validation; None for
+            epoch ends only.
     """
 
     def __init__(
@@ -98,6 +101,8 @@ class Checkpoints(Checkpoint):
         self.best_step: int | None = None
         self._folder = Path("checkpoints")
         self._last_step = 0
+        self._moment: Moment | None = None
+        self._moving = self._breaking_off = False
 
     @property
     def best_model_path(self) -> str:
@@ -116,14 +121,26 @@ class Checkpoints(Checkpoint):
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._last_step = trainer.global_step
+        self._last_step, self._moment, self._moving = trainer.global_step, None, False
+
+    @override
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self._moving = True
 
     @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        stepped = trainer.global_step != self._last_step
-        if self.every_n_steps is not None and stepped and trainer.global_step % self.every_n_steps == 0:
+        if trainer.global_step == self._last_step:
+            return
+        self._last_step, self._moving = trainer.global_step, False
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._moment = None  # after it Lightning would go on with the next epoch, without validation
+            return
+        self._moment = Moment.of(trainer, pl_module)
+        if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
             self._save_last(trainer)
 
     @override
@@ -142,6 +159,24 @@ class Checkpoints(Checkpoint):
         if self._improves(score):
             self.best_score, self.best_step = score, trainer.global_step
             _save(trainer, self._folder / BEST)
+
+    @override
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Not where the disk is at fault, the weights are half moved, or other processes would be waited for."""
+        moved = self._moving and not isinstance(exception, FloatingPointError)
+        known = trainer.state.fn == "fit" and (self._moment is not None or trainer.validating)
+        if trainer.world_size > 1 or isinstance(exception, OSError) or moved or not known or _spoiled(pl_module):
+            return
+        self._breaking_off = True
+        self._save_last(trainer)
+        self._breaking_off = False
+
+    @override
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._breaking_off and self._moment is not None:
+            self._moment.put_back(checkpoint)
+        elif self._breaking_off:
+            put_before_validation(checkpoint)
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -165,13 +200,17 @@ class Checkpoints(Checkpoint):
 
     def _save_last(self, trainer: L.Trainer) -> None:
         if not is_smoke_run(trainer):
-            self._last_step = trainer.global_step
             _save(trainer, self._folder / LAST)
 
 
 def _save(trainer: L.Trainer, path: Path) -> None:
     """Write a checkpoint, unless its weights are spoiled: then the one before it is worth more (FloatingPointError)."""
-    for name, tensor in trainer.lightning_module.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise FloatingPointError(f"{name} is not finite at step {trainer.global_step}: {path} stays as it was")
+    if spoiled := _spoiled(trainer.lightning_module):
+        raise FloatingPointError(f"{spoiled} is not finite at step {trainer.global_step}: {path} stays as it was")
     trainer.save_checkpoint(path, weights_only=False)
+
+
+def _spoiled(module: L.LightningModule) -> str:
+    """The first weight or running statistic that is not finite; empty where all are."""
+    floating = ((name, tensor) for name, tensor in module.state_dict().items() if tensor.is_floating_point())
+    return next((name for name, tensor in floating if not tensor.isfinite().all()), "")

@@ -15,6 +15,7 @@ from typing_extensions import override
 from vit.bundle import mismatch
 from vit.data.mixing import Mixing
 from vit.data.module import Batch, Images
+from vit.data.order import Loader
 from vit.models import load_init
 from vit.spec import spec
 from vit.tasks import optim
@@ -96,11 +97,11 @@ class Classifier(L.LightningModule):
 
     @override
     def validation_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, "b k"]:
-        return self._evaluate(batch, "val")
+        return self._evaluate(batch, batch_idx, "val")
 
     @override
     def test_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, "b k"]:
-        return self._evaluate(batch, "test")
+        return self._evaluate(batch, batch_idx, "test")
 
     @override
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Int[Tensor, " b"], Float[Tensor, "b k"]]:
@@ -167,15 +168,25 @@ class Classifier(L.LightningModule):
     def _data(self) -> Images:
         return cast(Images, self.trainer.datamodule)  # type: ignore[attr-defined]
 
-    def _evaluate(self, batch: Batch, split: str) -> Float[Tensor, "b k"]:
+    def _evaluate(self, batch: Batch, batch_idx: int, split: str) -> Float[Tensor, "b k"]:
         """Logits, for callbacks."""
         logits = self(batch.images).float()
-        right = logits.argmax(dim=-1) == batch.labels
-        values = {"loss": F.cross_entropy(logits, batch.labels), "acc": right.float().mean()}
+        own = slice(max(1, len(batch.labels) - self._is_padded(batch_idx, split)))
+        right = logits[own].argmax(dim=-1) == batch.labels[own]
+        values = {"loss": F.cross_entropy(logits[own], batch.labels[own]), "acc": right.float().mean()}
         self.log_dict(
             {f"{split}/{name}": value for name, value in values.items()},
             prog_bar=True,
-            batch_size=len(batch.labels),
+            batch_size=len(right) * self.trainer.world_size,  # Lightning takes the processes' mean of it, as an integer
             sync_dist=True,
         )
         return logits
+
+    def _is_padded(self, batch_idx: int, split: str) -> bool:
+        """Whether a batch ends with a sample that another process has too: `Plan` gives each process as many."""
+        world = self.trainer.world_size
+        if world == 1:
+            return False
+        loader = self.trainer.val_dataloaders if split == "val" else self.trainer.test_dataloaders
+        uneven = len(cast(Loader, loader).plan.index) % world
+        return 0 < uneven <= self.global_rank and batch_idx + 1 == len(cast(Loader, loader))

@@ -1,0 +1,222 @@
+"""A run stopped in any way at any place ends with the bits of one that was not; children are forks of one process."""
+
+import csv
+import hashlib
+import os
+import random
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vit import evaluate, run
+from vit.commandline.runfolder import LAST, newest_checkpoint
+from vit.tasks.checkpoint import AtomicCheckpointIO, load_checkpoint
+from vit.tasks.classify import Classifier
+
+CONFIG = """
+trainer:
+  max_epochs: 3
+  limit_train_batches: 6
+  accumulate_grad_batches: 2
+  callbacks:
+    - {class_path: vit.tasks.ema.EMA, init_args: {decay: 0.9}}
+    - {class_path: vit.tasks.progress.Progress}
+    - {class_path: vit.tasks.pictures.Confusion}
+    - {class_path: vit.tasks.release.Release, init_args: {weights: last}}
+    - {class_path: vit.tasks.checkpoint.Checkpoints, init_args: {every_n_steps: 2}}
+model:
+  init_args:
+    mixing: {class_path: vit.data.mixing.Mixing, init_args: {mixup_alpha: 0.2, cutmix_alpha: 1.0}}
+    net: {init_args: {backbone: {init_args: {embed_dim: 12, depth: 1, patch_size: 4, patch_drop: 0.3, drop_path: 0.3}}}}
+data: {batch_size: 16, augment: medium}
+"""
+STOPS = ("exception", "SIGTERM", "SIGKILL")
+PLACES = ("epoch", "accumulation", "validation", "end")
+WORKERS = (0, 2)
+ENDS = {"exception": 1, "SIGTERM": 143, "SIGKILL": -signal.SIGKILL}
+KEPT = {"epoch": 5, "accumulation": 5, "validation": 6, "end": 4}
+"""Step that a stop which leaves time to save keeps, of three an epoch; SIGTERM at an epoch's end waits for its own."""
+CHEAP = {("exception", "accumulation", 0), ("SIGTERM", "validation", 0), ("SIGKILL", "epoch", 2)}
+SLOW = pytest.mark.slow
+CELLS = [pytest.param(*cell, marks=() if cell in CHEAP else SLOW) for cell in product(STOPS, PLACES, WORKERS)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    fit(folder, workers=0)
+    return digests(folder)
+
+
+def fit(folder: Path, workers: int, *options: str) -> None:
+    config = folder.parent / "cells.yaml"
+    config.write_text(CONFIG)
+    run.fit(
+        ["-c", "model/vit_nano", "-c", str(config), f"--data.num_workers={workers}", "--run", str(folder), *options]
+    )
+
+
+def child(work: Callable[[], object]) -> int:
+    """Exit code of a fork that does it; minus the signal's number where one killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(begin(work), 0)[1])
+
+
+def begin(work: Callable[[], object]) -> int:
+    """Process number of a fork that does it."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except SystemExit as error:
+            code = int(error.code or 0)
+        except RuntimeError as error:
+            if "stop here" not in str(error):
+                traceback.print_exc()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    return pid
+
+
+def together(work: Callable[[], object], seconds: float = 120) -> list[int]:
+    """Exit codes of two processes of one run, as torchrun starts them; an AssertionError where they hang."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def member(rank: int) -> None:
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": port}
+        os.environ.update({name: str(value) for name, value in {**place, **meeting}.items()})
+        work()
+
+    running, codes = {begin(partial(member, rank)): rank for rank in (0, 1)}, [0, 0]
+    until = time.monotonic() + seconds
+    while running and time.monotonic() < until:
+        for pid, rank in list(running.items()):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                codes[rank] = os.waitstatus_to_exitcode(status)
+                del running[pid]
+        time.sleep(0.05)
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert not running, f"ranks {sorted(running.values())} hung for {seconds} s"
+    return codes
+
+
+def stop(kind: str) -> None:
+    if kind == "exception":
+        raise RuntimeError("stop here")
+    os.kill(os.getpid(), getattr(signal, kind))
+
+
+def fit_until(kind: str, place: str, folder: Path, workers: int, *options: str) -> None:
+    """Into the second epoch: between its steps, between micro-batches of one, in or after its validation."""
+    hook = {"validation": "validation_step", "end": "on_train_epoch_end"}.get(place, "training_step")
+    late = kind == "SIGTERM"  # answered when the micro-batch is done
+    batch = {"epoch": 4 - late, "accumulation": 5 - late, "validation": 1, "end": None}[place]
+    inner = getattr(Classifier, hook)
+
+    def wrapped(self: Classifier, *args: Any) -> Any:
+        if self.current_epoch == 1 and (batch is None or args[1] == batch):
+            stop(kind)
+        return inner(self, *args)
+
+    setattr(Classifier, hook, wrapped)
+    fit(folder, workers, *options)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    last = load_checkpoint(folder / LAST)
+    parts = {name: last[name] for name in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step")}
+    return {name: digest(part) for name, part in {**parts, **last["callbacks"]}.items()}
+
+
+def digest(value: object) -> str:
+    if isinstance(value, torch.Tensor):
+        content = str((value.dtype, tuple(value.shape))).encode() + value.numpy().tobytes()
+    elif isinstance(value, dict):
+        content = "".join(f"{key}:{digest(item)}" for key, item in value.items()).encode()
+    elif isinstance(value, list | tuple):
+        content = "".join(map(digest, value)).encode()
+    else:
+        content = repr(value).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(("kind", "place", "workers"), CELLS)
+def test_a_stopped_run_ends_bit_for_bit_as_a_whole_one(
+    kind: str, place: str, workers: int, whole: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    assert child(lambda: fit_until(kind, place, folder, workers)) == ENDS[kind]
+    step = load_checkpoint(folder / LAST)["global_step"]
+    if kind == "SIGKILL":
+        assert step == 4
+    elif (kind, place) == ("SIGTERM", "end"):
+        assert step == 6
+    else:
+        assert step == KEPT[place]
+    assert child(lambda: run.fit(["--resume", str(folder)])) == 0
+    assert digests(folder) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_two_processes_fit_resume_and_measure_as_one_does(tmp_path: Path) -> None:
+    ddp = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=2")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert together(lambda: fit(whole, 0, *ddp)) == [0, 0]
+    assert together(lambda: fit_until("exception", "accumulation", cut, 0, *ddp)) == [1, 1]
+    assert load_checkpoint(cut / LAST)["global_step"] == 4
+    assert together(lambda: run.fit(["--resume", str(cut)])) == [0, 0]
+    assert digests(cut) == digests(whole)
+    with (whole / "metrics.csv").open() as file:
+        measured = list(csv.DictReader(file))[-1]
+    alone = evaluate.validate(["--load", str(whole / LAST)])
+    for name in ("val/acc", "val/loss"):
+        assert float(measured[name]) == pytest.approx(alone[name], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_loads_after_every_one_of_100_kills_in_the_middle_of_writing(tmp_path: Path) -> None:
+    steps, parts = [], 0
+
+    def write() -> None:
+        io, step = AtomicCheckpointIO(), max([0, *steps])
+        while True:
+            step += 1
+            content = {"global_step": step, "weights": torch.full((300_000,), float(step))}
+            io.save_checkpoint(content, tmp_path / LAST)
+
+    AtomicCheckpointIO().save_checkpoint({"global_step": 0, "weights": torch.zeros(1)}, tmp_path / LAST)
+    for trial in range(100):
+        pid = os.fork()
+        if pid == 0:
+            write()
+        time.sleep(random.Random(trial).uniform(0.02, 0.1))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        parts += any((tmp_path / "checkpoints").glob(".*.part"))
+        found, problem = newest_checkpoint(tmp_path)
+        assert found == tmp_path / LAST and not problem
+        content = load_checkpoint(found)
+        assert (content["weights"] == content["global_step"]).all()
+        steps.append(content["global_step"])
+    assert steps == sorted(steps) and steps[-1] > 100 and parts > 10
