@@ -13,7 +13,7 @@ from PIL import Image
 
 import vit
 from tests.helpers import TINY
-from vit import evaluate, run
+from vit import cli, evaluate, run
 from vit.commandline.predictions import Predicted
 from vit.commandline.trained import open_trained
 from vit.data import catalog
@@ -151,7 +151,26 @@ def test_predict(folder: Path, tmp_path: Path) -> None:
         table = list(csv.DictReader(file))
     assert [row["label"] for row in table] == [prediction.label for prediction in predictions]
     assert [float(row["probability"]) for row in table] == [prediction.probability for prediction in predictions]
-    assert list(table[0])[3:] == ["label_2", "probability_2", "label_3", "probability_3"]
+    assert list(table[0])[3:] == ["label_2", "probability_2", "label_3", "probability_3", "error"]
+
+
+def test_a_picture_that_cannot_be_read_is_listed_in_its_place(folder: Path, tmp_path: Path, capsys) -> None:
+    pictures, out = tmp_path / "pictures", tmp_path / "p.csv"
+    pictures.mkdir()
+    for place in range(3):
+        Image.new("L", (8, 8), 80 * place).save(pictures / f"{place}.png")
+    (pictures / "1.png").write_bytes(b"no picture")
+    assert cli.main(["predict", str(folder), str(pictures), "--out", str(out)]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"1 of 3 pictures cannot be read: {pictures}/1.png: expected a picture" in said
+    with out.open() as file:
+        first, broken, last = csv.DictReader(file)
+    assert broken["file"] == f"{pictures}/1.png" and broken["label"] == "" and "none of them" in broken["error"]
+    assert first["error"] == last["error"] == "" and first["label"] and last["file"] == f"{pictures}/2.png"
+    (pictures / "0.png").unlink()
+    (pictures / "2.png").unlink()
+    with pytest.raises(ValueError, match="no picture to predict can be read"):
+        evaluate.predict(["--load", str(folder), f'--data.pictures=["{pictures}/1.png"]'])
 
 
 def test_predict_needs_no_training_data(folder: Path, tmp_path: Path) -> None:

@@ -93,8 +93,9 @@ def _predict(args: list[str]) -> int:
     from vit import evaluate
     from vit.commandline import predictions
 
-    predictions.show(evaluate.predict(args))
-    return 0
+    predicted = evaluate.predict(args)
+    predictions.show(predicted)
+    return FAILED if any(prediction.error for prediction in predicted) else 0
 
 
 def _explain(args: list[str]) -> int:

@@ -62,20 +62,24 @@ def test(args: list[str]) -> dict[str, Any]:
 
 
 def predict(args: list[str]) -> list[Predicted]:
-    """Classes of ``--data.pictures`` by ``--load MODEL``; written to ``--out`` when given."""
+    """Classes of ``--data.pictures`` by ``--load MODEL``, in their order; written to ``--out`` when given.
+
+    A file that cannot be read has an error in place of a class; all of them so are a ValueError.
+    """
     (out, top_k), args = take(args, "--out", "--top_k")
     path = None if out is None else check_format(out)
     with quiet():
         cli, trained = _evaluation("predict", args)
         kept = top_k_of(top_k, len(trained.classes))
         batches = cli.trainer.predict(cli.model, datamodule=cli.datamodule)
-    files = cli.datamodule.picture_files
-    predictions = []
+    files, found = cli.datamodule.picture_files, {}
     for index, probabilities in batches or []:
         values, places = probabilities.topk(kept)
         for place, value, classes in zip(index.tolist(), values.tolist(), places.tolist(), strict=True):
             top = {trained.classes[k]: p for k, p in zip(classes, value, strict=True)}
-            predictions.append(Predicted(str(files[place]), trained.classes[classes[0]], value[0], top))
+            found[place] = Predicted(str(files[place]), trained.classes[classes[0]], value[0], top)
+    found |= {place: Predicted(str(files[place]), error=why) for place, why in cli.datamodule.unreadable.items()}
+    predictions = [found[place] for place in sorted(found)]
     if path is not None:
         write(path, predictions)
     return predictions

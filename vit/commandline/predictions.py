@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +16,13 @@ FORMATS = (".csv", ".json")
 
 
 class Predicted(NamedTuple):
-    """One picture's likeliest class with its probability, and the likeliest classes, largest first."""
+    """One picture's likeliest class with its probability, and the likeliest classes, largest first; or an error."""
 
     file: str
-    label: str
-    probability: float
-    top: dict[str, float]
+    label: str = ""
+    probability: float | None = None
+    top: Mapping[str, float] = {}
+    error: str = ""
 
 
 def check_format(out: str) -> Path:
@@ -64,24 +65,32 @@ def _write_csv(path: Path, predictions: Sequence[Predicted]) -> None:
         "label",
         "probability",
         *(f"{name}_{rank}" for rank in ranks for name in ("label", "probability")),
+        "error",
     ]
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(header)
         for prediction in predictions:
             further: list[Any] = [value for pair in list(prediction.top.items())[1:] for value in pair]
-            table.writerow([prediction.file, prediction.label, prediction.probability, *further])
+            further += [None] * (2 * len(ranks) - len(further))
+            row = prediction.file, prediction.label, prediction.probability
+            table.writerow([*row, *further, prediction.error])
 
 
 def show(predictions: Sequence[Predicted], longest: int = 20) -> None:
-    """A table on the terminal, of the first ``longest`` pictures."""
+    """A table on the terminal, of the first ``longest`` pictures, and of the first as many errors."""
+    broken = [prediction for prediction in predictions if prediction.error]
+    predictions = [prediction for prediction in predictions if not prediction.error]
     table = Table("picture", "class", "probability", "then", box=None, pad_edge=False)
     for prediction in predictions[:longest]:
         others = "  ".join(f"{label} {probability:.3f}" for label, probability in list(prediction.top.items())[1:])
-        table.add_row(
-            escape(prediction.file), escape(prediction.label), f"{prediction.probability:.3f}", escape(others)
-        )
+        sure = f"{prediction.probability:.3f}"
+        table.add_row(escape(prediction.file), escape(prediction.label), sure, escape(others))
     console = Console()
     console.print(table)
     if len(predictions) > longest:
         console.print(f"and {len(predictions) - longest} more pictures: --out predictions.csv keeps all")
+    if broken:
+        console.print(f"{len(broken)} of {len(broken) + len(predictions)} pictures cannot be read:")
+    for prediction in broken[:longest]:
+        console.print(f"  {prediction.error}", markup=False, soft_wrap=True)

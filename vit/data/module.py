@@ -83,6 +83,7 @@ class Images(L.LightningDataModule):
         self.bad_images = bad_images
         self.balanced = balanced
         self.skipped: list[str] = []  # what was wrong with each picture left out
+        self.unreadable: dict[int, str] = {}  # of the files to predict
         self.val_fraction = val_fraction
         self.train_size = train_size
         self.seed = seed
@@ -144,12 +145,7 @@ class Images(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read what a stage needs now, so that bad data stops it before it starts."""
-        if stage == "predict":
-            _ = self.picture_files
-        elif stage == "test":
-            _ = self._test
-        else:
-            _ = self._fit
+        _ = self.picture_files if stage == "predict" else self._test if stage == "test" else self._fit
 
     def train_dataloader(self) -> Loader[Batch]:
         train, _ = self._fit
@@ -165,7 +161,11 @@ class Images(L.LightningDataModule):
 
     def predict_dataloader(self) -> Loader[Batch]:
         files = self.picture_files
-        return self._in_order(Part.whole(Source(files, np.full(len(files), -1))))
+        source = Source(files, np.full(len(files), -1))
+        samples, self.unreadable = readable(source, self.preprocessing, np.arange(len(files)))
+        if not len(samples):
+            raise ValueError(f"no picture to predict can be read: {self.unreadable[0]}")
+        return self._in_order(Part(source, samples))
 
     @cached_property
     def _split(self) -> tuple[Source, np.ndarray, np.ndarray]:
@@ -202,8 +202,8 @@ class Images(L.LightningDataModule):
         if self.bad_images == "fail":
             return samples
         left, problems = readable(source, self.preprocessing, samples)
-        self.skipped += problems
-        for problem in problems:
+        self.skipped += problems.values()
+        for problem in problems.values():
             warnings.warn(f"left out: {problem}", stacklevel=2)
         return left
 

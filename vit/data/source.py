@@ -105,11 +105,11 @@ def fitted(source: Source, preprocessing: Preprocessing, samples: np.ndarray | N
     return replace(source, pictures=pictures if len(positions) == len(source) else Some(pictures, positions))
 
 
-def readable(source: Source, preprocessing: Preprocessing, samples: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Of ``samples`` those that can be read, and what is wrong with the others; each is decoded once."""
+def readable(source: Source, preprocessing: Preprocessing, samples: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+    """Of ``samples`` those that can be read, and by position what is wrong with the others; each is decoded once."""
     whole = source.pictures
     if isinstance(whole, Scenes | Some) or _is_ready(whole, preprocessing):
-        return samples, []
+        return samples, {}
 
     def problem(position: int) -> str:
         try:
@@ -120,7 +120,8 @@ def readable(source: Source, preprocessing: Preprocessing, samples: np.ndarray) 
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         problems = list(pool.map(problem, samples.tolist()))
-    return samples[[not reason for reason in problems]], [reason for reason in problems if reason]
+    bad = {place: reason for place, reason in zip(samples.tolist(), problems, strict=True) if reason}
+    return samples[[not reason for reason in problems]], bad
 
 
 def _is_ready(pictures: object, preprocessing: Preprocessing) -> bool:
