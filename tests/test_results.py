@@ -2,15 +2,18 @@
 
 import json
 import re
+from datetime import datetime
 from pathlib import Path
 from statistics import mean, stdev
 
 from scipy.stats import t
 
-from vit.experiments.findings import Difference, Pair, findings
+from vit.experiments.advice import recommendation
+from vit.experiments.findings import findings
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+TEXT = " ".join(README.split())
 
 
 def records(name: str) -> list[dict]:
@@ -61,29 +64,53 @@ def test_fashion_mnist() -> None:
 def test_data_size_on_fashion_mnist() -> None:
     found = findings(ROOT / "results" / "data-size-fashion-mnist")
     assert found.missing == 0 and all(len(cell.accuracies) == 6 for cell in found.cells)
-    last = {(d.first, d.second): [100 * x for x in d.interval] for d in found.differences if d.size == 10_000}
-    behind, low, high = (-x for x in last["hybrid", "cnn"])
-    assert f"it is {behind:.1f} points ({high:.1f} to {low:.1f}) ahead of the hybrid" in README
-    behind, low, high = (-x for x in last["vit", "hybrid"])
-    assert f"which is {behind:.1f} ({high:.1f} to {low:.1f}) ahead\nof the ViT" in README
-    for pair in found.pairs:
-        assert pair.second != "cnn" or all(
-            d.interval.high < 0 for d in found.differences if of(d, pair) and d.size >= 300
-        )
+    assert len({row["commit"] for row in found.done}) == 1
+    advice = recommendation(found)
+    assert advice.arms == ("cnn",)
+    gains = [re.match(r"It is (.+) (\(.+\)) points ahead of (\w+)", sentence) for sentence in advice.sentences]
+    hybrid, vit = (gain for gain in gains if gain)
+    said = f"it is {hybrid[1]} points {hybrid[2]} ahead of the hybrid and {vit[1]} {vit[2]} ahead of the ViT"
+    assert (hybrid[3], vit[3]) == ("hybrid", "vit") and said in TEXT
+    by_pair = {(d.first, d.second, d.size): d.interval for d in found.differences}
+    value, low, high = (-100 * x for x in by_pair["vit", "hybrid", 10_000])
+    assert f"at 10,000 {value:+.1f} points, {high:+.1f} to {low:+.1f}, for the hybrid" in TEXT
+    for size in (300, 1000, 3000, 10_000):
+        assert by_pair["vit", "hybrid", size].low < 0 < by_pair["vit", "hybrid", size].high
+        assert all(by_pair[arm, "cnn", size].high < 0 for arm in ("vit", "hybrid"))
     means = {(cell.arm, cell.size): cell.mean for cell in found.cells}
-    assert all(means[arm, 10_000] - means[arm, 1_000] < 0.01 for arm in found.arms)
+    assert f"at 10,000 ({100 * means['cnn', 10_000]:.1f} %)" in TEXT
+    law = found.fits["vit"]
+    assert law and "{:.1f} % error ({:.1f} to {:.1f})".format(*(100 * x for x in law.c)) in TEXT
     speed = {cell.arm: cell.images_per_s for cell in found.cells if cell.size == 10_000}
-    assert f"({speed['cnn']:.0f} against {speed['vit']:.0f} images/s)" in README
+    assert f"({speed['cnn']:.0f} against {speed['vit']:.0f} images/s)" in TEXT
     for row in found.precisions:
         value, low, high = (100 * x for x in row.difference)
-        assert f"{value:+.1f}" in README and re.search(rf"\({low:+.1f} to\s\{high:+.1f}\)", README), row
+        assert f"({low:+.1f} to {high:+.1f}) for the" in TEXT and re.search(
+            rf"{re.escape(f'{value:+.1f}')}( points)? \(", TEXT
+        )
     for arm, config in (("vit", "vit"), ("hybrid", "conformer"), ("cnn", "resnet")):
         header = (ROOT / "configs" / "model" / f"{config}_pico.yaml").read_text()
         assert f"# Expect {100 * means[arm, 10_000]:.1f} % on Fashion-MNIST: mean of 6 seeds" in header
 
 
-def of(difference: Difference, pair: Pair) -> bool:
-    return (difference.first, difference.second) == (pair.first, pair.second)
+def test_light_augmentation_on_fashion_mnist() -> None:
+    light, none = (findings(ROOT / "results" / f"data-size-fashion-mnist{name}") for name in ("-light", ""))
+    losses = [100 * (none.cell(arm, 10_000).mean - light.cell(arm, 10_000).mean) for arm in light.arms]
+    assert f"every arm is {min(losses):.0f} to {max(losses):.0f} points worse at 10,000" in TEXT
+    (gain,) = [d.interval for d in light.differences if (d.first, d.second, d.size) == ("vit", "hybrid", 10_000)]
+    value, low, high = (-100 * x for x in gain)
+    assert f"leads the ViT by {value:.1f} ({high:.1f} to {low:.1f};" in TEXT
+
+
+def test_a_study_costs_little_more_than_its_runs() -> None:
+    """Wall time against the cells', two at once; and a tuning cell, which does nothing but fit, against its fit."""
+    rows = findings(ROOT / "results" / "data-size-fashion-mnist").done
+    starts = [datetime.strptime(row["started"], "%Y-%m-%dT%H:%M:%S%z").timestamp() for row in rows]
+    wall = max(start + row["seconds"] for start, row in zip(starts, rows, strict=True)) - min(starts)
+    tuning = [row for row in rows if row["kind"] == "tune"]
+    around = 2 * wall / sum(row["seconds"] for row in rows)
+    inside = sum(row["seconds"] for row in tuning) / sum(row["fit_seconds"] for row in tuning)
+    assert around * inside < 1.05
 
 
 def test_train_step_against_timm() -> None:

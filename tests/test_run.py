@@ -41,6 +41,8 @@ def test_a_run_leaves_its_record(finished: Path) -> None:
         "curves.png",
         "model.safetensors",
         "model.json",
+        "README.md",
+        "report.html",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
     }

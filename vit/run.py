@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from vit.commandline import record
+from vit.commandline import record, report
 from vit.commandline.arguments import take, with_configs
 from vit.commandline.options import VitCLI
 from vit.commandline.overlays import resolve
@@ -106,6 +106,7 @@ def _fit(cli: VitCLI, checkpoint: Path | None, command: str) -> Run:
         metrics[f"best/{keeper.monitor}"] = keeper.best_score
     if trainer.is_global_zero and not is_smoke_run(trainer):
         record.add_sitting(cli.folder, command, cli.config.seed_everything, time.monotonic() - start)
+        report.write(cli.folder)
     return Run(cli.folder, metrics)
 
 

@@ -95,7 +95,8 @@ def test_the_manifest_names_the_pictures_a_run_was_trained_on(finished: tuple[Pa
 def test_what_is_left_of_a_run_is_its_model_and_its_metrics(finished: tuple[Path, str]):
     out, _ = finished
     left = {path.name for path in (out / "runs" / "run-cnn-100-0-32-true").iterdir()}
-    assert left == {"config.yaml", "fit.json", "metrics.csv", "model.json", "model.safetensors", "test.json"}
+    bundle = {"model.json", "model.safetensors", "README.md"}
+    assert left == {*bundle, "config.yaml", "fit.json", "metrics.csv", "test.json", "report.html"}
     assert not list((out / "runs").glob("*.log"))
     model = vit.load(out / "runs" / "run-cnn-100-0-32-true")
     assert model.predict(np.zeros((8, 8), np.uint8))[0].label in model.classes

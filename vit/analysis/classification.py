@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.metrics import precision_recall_fscore_support
 
 from vit.analysis.statistics import wilson
 
@@ -37,14 +36,14 @@ def scores(labels: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n k"
 
 
 def _classes(labels: np.ndarray, predicted: np.ndarray, k: int) -> list[dict[str, Any]]:
-    precision, recall, f1, support = precision_recall_fscore_support(
-        labels, predicted, labels=np.arange(k), zero_division=np.nan
-    )
     rows = []
     for label in range(k):
-        n = int(support[label])
-        values = {"precision": precision[label], "recall": recall[label], "f1": f1[label]}
-        row = {name: None if np.isnan(value) else float(value) for name, value in values.items()}
-        hits = int(((labels == label) & (predicted == label)).sum())
+        of_class, answered = labels == label, predicted == label
+        n, hits, answers = int(of_class.sum()), int((of_class & answered).sum()), int(answered.sum())
+        row = {"precision": _share(hits, answers), "recall": _share(hits, n), "f1": _share(2 * hits, n + answers)}
         rows.append({"n": n, **row, "recall_95": wilson(hits, n) if n else None})
     return rows
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

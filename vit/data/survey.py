@@ -135,9 +135,10 @@ def _chunks(splits: Mapping[str, Source], root: Path) -> Iterator[list[Callable[
     """The looks to be taken, some at a time."""
     for split, source in splits.items():
         pictures, labels = source.pictures, source.labels.tolist()
+        assert isinstance(pictures, np.ndarray | list), "what is stored is files or an array"
         for start in range(0, len(source), AHEAD):
             places = range(start, min(start + AHEAD, len(source)))
-            yield [_look(split, labels[i], pictures[i], i, root) for i in places]  # pyright: ignore[reportIndexIssue]
+            yield [_look(split, labels[i], pictures[i], i, root) for i in places]
 
 
 def _look(split: str, label: int, picture: Path | np.ndarray, place: int, root: Path) -> Callable[[], Seen]:

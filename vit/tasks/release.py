@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from vit import bundle
 from vit.analysis.statistics import wilson
+from vit.card import write_card
 from vit.data import catalog
 from vit.spec import build, spec
 from vit.tasks.checkpoint import Checkpoints, is_smoke_run, load_checkpoint
@@ -22,7 +23,7 @@ from vit.tasks.wandb import Wandb
 
 @final
 class Release(L.Callback):
-    """Writes ``model.safetensors`` and ``model.json`` into the run folder when training ends; a test adds its metrics.
+    """Writes ``model.safetensors``, ``model.json`` and a model card when training ends; a test adds its metrics.
 
     The weights are the averaged ones where `EMA` is on.
 
@@ -56,6 +57,7 @@ class Release(L.Callback):
             data={"name": data.description.name, "manifest_hash": data.manifest_hash, "num_train": data.num_train},
             licence=self.licence,
         )
+        write_card(folder)
         for logger in trainer.loggers:
             if isinstance(logger, Wandb):
                 logger.log_bundle(folder)
@@ -86,6 +88,7 @@ class Release(L.Callback):
         accuracy, n = float(trainer.callback_metrics["test/acc"]), self._tested * trainer.world_size
         result = {"acc": accuracy, "loss": float(trainer.callback_metrics["test/loss"]), "n": n}
         bundle.add_metrics(folder, {"test": {**result, "acc_95": wilson(round(accuracy * n), n)}})
+        write_card(folder)
 
 
 def _best(trainer: L.Trainer, pl_module: Classifier) -> tuple[dict[str, Tensor], dict[str, Any]]:
