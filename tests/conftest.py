@@ -19,7 +19,7 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run; not to be written to."""
     from tests.helpers import TINY  # only now: what it imports has to be type-checked

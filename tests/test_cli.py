@@ -223,5 +223,5 @@ def test_fit_test_predict_as_typed(tmp_path, monkeypatch, capfd) -> None:
     assert re.fullmatch(r"photos: accuracy \S+ \(95 % interval \S+ to \S+, n = 4\)", third)
     assert re.fullmatch(r"val/loss \S+, val/acc \S+", fourth)
     assert table[0].split() == ["picture", "class", "probability", "then"] and len(table) == 12
-    assert (tmp_path / "out/p.csv").read_text().splitlines()[0] == "file,label,probability,label_2,probability_2"
+    assert (tmp_path / "out/p.csv").read_text().splitlines()[0] == "file,label,probability,label_2,probability_2,error"
     assert not (tmp_path / "lightning_logs").exists()

@@ -121,7 +121,7 @@ def test_the_same_command_does_nothing_again_and_more_sizes_only_the_new_runs(co
     assert after.startswith(before)
     assert {row["key"] for row in read(out / ROWS)[6:]} == {"run-vit-300-0-32-true", "run-cnn-300-0-32-true"}
     assert len(read(out / ROWS)) == 8  # and none of tuning, although the middle size is another now
-    refused = call(*command(config, out, "--amount", "4"))
+    refused = call(*command(config, out, "--sizes", "30,100,300", "--amount", "4"))
     assert refused.returncode == 2 and "holds a study with amount 3, asked for 4" in refused.stderr
     assert (out / ROWS).read_text() == after
 
