@@ -166,7 +166,9 @@ COMMANDS = {
     "validate": Command("vit validate MODEL", "loss and accuracy on the validation split", _validate),
     "test": Command("vit test MODEL", "accuracy on the test split, with its interval", _test),
     "predict": Command(
-        "vit predict MODEL PICTURES [--out FILE]", "classes of pictures, as table, CSV or JSON", _predict
+        "vit predict MODEL PICTURES [--out FILE]",
+        "classes of pictures, and with --include logits,embeddings these, to CSV or JSON",
+        _predict,
     ),
     "study": Command("vit study data-size [--out DIR]", "which architecture to train on this many pictures", _study),
     "explain": Command(

@@ -1,6 +1,7 @@
 """From a list of pictures and labels to batches."""
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -10,6 +11,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -106,7 +109,10 @@ def fitted(source: Source, preprocessing: Preprocessing, samples: np.ndarray | N
 
 
 def readable(source: Source, preprocessing: Preprocessing, samples: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-    """Of ``samples`` those that can be read, and by position what is wrong with the others; each is decoded once."""
+    """Of ``samples`` those that can be read, and by position what is wrong with the others; each is decoded once.
+
+    A terminal shows how far it is.
+    """
     whole = source.pictures
     if isinstance(whole, Scenes | Some) or _is_ready(whole, preprocessing):
         return samples, {}
@@ -118,8 +124,12 @@ def readable(source: Source, preprocessing: Preprocessing, samples: np.ndarray) 
             return str(error)
         return ""
 
+    console = Console(file=sys.stderr)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        problems = list(pool.map(problem, samples.tolist()))
+        found = pool.map(problem, samples.tolist())
+        unseen = not console.is_terminal
+        found = track(found, "reading pictures", len(samples), console=console, transient=True, disable=unseen)
+        problems = list(found)
     bad = {place: reason for place, reason in zip(samples.tolist(), problems, strict=True) if reason}
     return samples[[not reason for reason in problems]], bad
 
