@@ -82,6 +82,23 @@ def test_top_k_cuts_and_is_checked(saved):
         model.predict(pictures(1), top_k=4)
 
 
+def test_embeddings_are_what_the_linear_map_sees_in_order(saved, tmp_path):
+    model, given = vit.load(saved[0], device="cpu"), pictures(7)
+    together = model.embed(given)
+    assert together.shape == (7, 16)
+    with torch.inference_mode():
+        logits = model.net.head.fc(together)
+    for row, prediction in zip(logits.softmax(dim=-1), model.predict(given), strict=True):
+        assert [prediction.probabilities[name] for name in CLASSES] == pytest.approx(row.tolist(), abs=1e-6)
+    assert_close(model.embed(given, batch_size=3), together)
+    path = tmp_path / "picture.png"
+    Image.fromarray(given[0]).save(path)
+    for form in (path, str(path), Image.fromarray(given[0]), given[0], (path,)):
+        assert_close(model.embed(form), together[:1])
+    with pytest.raises(ValueError, match="nothing to embed: expected pictures, got none"):
+        model.embed([])
+
+
 def test_metrics_are_added_to_the_record_only(saved):
     folder, _ = saved
     before = (folder / "model.safetensors").read_bytes()

@@ -7,10 +7,10 @@ one file that `vit.export` makes of it.
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, cast, final
 
 import numpy as np
 import safetensors
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import vit
 from vit.data.images import Preprocessing
 from vit.files import commit, part_of, sha256, write_atomically, write_part
+from vit.models import CNN, ViT
 from vit.spec import build, spec
 
 WEIGHTS, RECORD = "model.safetensors", "model.json"
@@ -64,14 +65,33 @@ class Model:
         """
         if top_k is not None and not 1 <= top_k <= len(self.classes):
             raise ValueError(f"top_k must be in 1..{len(self.classes)}, got {top_k}")
-        given = [pictures] if isinstance(pictures, Picture) else list(pictures)
-        device = next(self.net.parameters()).device
         predictions = []
-        for start in range(0, len(given), batch_size):
-            images = torch.stack([self.preprocessing(picture) for picture in given[start : start + batch_size]])
-            probabilities = self.net(images.to(device)).float().softmax(dim=-1).cpu()
+        for images in self._batches(pictures, batch_size):
+            probabilities = self.net(images).float().softmax(dim=-1).cpu()
             predictions += [self._prediction(row, top_k) for row in probabilities]
         return predictions
+
+    @torch.inference_mode()
+    def embed(self, pictures: Picture | Sequence[Picture], batch_size: int = 64) -> Tensor:
+        """What the net's last linear map sees of each picture (n d), in order and on the CPU; pictures as in `predict`.
+
+        Raises:
+            ValueError: there is no picture, or one cannot be read.
+        """
+        net = cast(ViT | CNN, self.net)
+        # copies: the features may be a view that would keep all tokens
+        parts = [net.features(images).float().cpu().clone() for images in self._batches(pictures, batch_size)]
+        if not parts:
+            raise ValueError("nothing to embed: expected pictures, got none")
+        return torch.cat(parts)
+
+    def _batches(self, pictures: Picture | Sequence[Picture], batch_size: int) -> Iterator[Tensor]:
+        """Images (b c h w) on the net's device."""
+        given = [pictures] if isinstance(pictures, Picture) else list(pictures)
+        device = next(self.net.parameters()).device
+        for start in range(0, len(given), batch_size):
+            images = [self.preprocessing(picture) for picture in given[start : start + batch_size]]
+            yield torch.stack(images).to(device)
 
     def _prediction(self, probabilities: Tensor, top_k: int | None) -> Prediction:
         values, order = probabilities.sort(descending=True, stable=True)

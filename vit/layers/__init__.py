@@ -4,7 +4,7 @@ from vit.layers.attend import CrossAttention, MixerFactory, SelfAttention
 from vit.layers.block import Block, BlockFactory, ConformerBlock, PostNormBlock
 from vit.layers.conv import ConvModule
 from vit.layers.encoder import Encoder
-from vit.layers.heads import DistilledHead, Head, HeadFactory
+from vit.layers.heads import DistilledHead, Head, HeadFactory, LinearHead
 from vit.layers.mixers import Identity
 from vit.layers.mlp import Mlp, MlpFactory, SwiGLU
 from vit.layers.norm import LayerNorm, NormFactory
@@ -48,6 +48,7 @@ __all__ = [
     "LayerNorm",
     "LayerScale",
     "LearnedPositions",
+    "LinearHead",
     "MapPool",
     "MaxPool",
     "MeanPool",

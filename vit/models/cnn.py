@@ -68,9 +68,32 @@ class CNN(nn.Module):
         Raises:
             ValueError: wrong channel count.
         """
+        return self.net(self._formatted(images))
+
+    def features(self, images: Float[Tensor, "b c height width"]) -> Float[Tensor, "b d"]:
+        """What the classifier's last linear map sees: timm's ``pre_logits``.
+
+        Raises:
+            ValueError: wrong channel count.
+        """
+        return self.with_features(images)[1]
+
+    def with_features(
+        self, images: Float[Tensor, "b c height width"]
+    ) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b d"]]:
+        """Logits and `features` in one pass.
+
+        Raises:
+            ValueError: wrong channel count.
+        """
+        net: Any = self.net
+        maps = net.forward_features(self._formatted(images))
+        return net.forward_head(maps), net.forward_head(maps, pre_logits=True)
+
+    def _formatted(self, images: Tensor) -> Tensor:
         if images.shape[1] != self.in_chans:
             raise ValueError(f"the model takes images of {self.in_chans} channels, got {images.shape[1]}")
-        return self.net(images.contiguous(memory_format=self._format))
+        return images.contiguous(memory_format=self._format)
 
 
 def _memory_format(net: nn.Module) -> torch.memory_format:

@@ -41,3 +41,14 @@ class ViT(nn.Module):
 
     def forward(self, images: Float[Tensor, "b c height width"]) -> Float[Tensor, "b k"]:
         return self.head(*self.backbone(images))
+
+    def features(self, images: Float[Tensor, "b c height width"]) -> Float[Tensor, "b d"]:
+        """What the head's linear map sees: the pooled tokens; both tokens side by side of a `DistilledHead`."""
+        return self.head.features(*self.backbone(images))
+
+    def with_features(
+        self, images: Float[Tensor, "b c height width"]
+    ) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b d"]]:
+        """Logits and `features` in one pass."""
+        features = self.features(images)
+        return self.head.classify(features), features
