@@ -7,9 +7,11 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.testing import assert_close
 
 import vit
 from tests.helpers import TINY
@@ -171,6 +173,40 @@ def test_a_picture_that_cannot_be_read_is_listed_in_its_place(folder: Path, tmp_
     (pictures / "2.png").unlink()
     with pytest.raises(ValueError, match="no picture to predict can be read"):
         evaluate.predict(["--load", str(folder), f'--data.pictures=["{pictures}/1.png"]'])
+
+
+def test_logits_and_embeddings_are_the_nets(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    pictures, out, table = tmp_path / "pictures", tmp_path / "p.json", tmp_path / "p.csv"
+    pictures.mkdir()
+    random = np.random.default_rng(0)
+    for place in (0, 1, 3, 4):
+        Image.fromarray(random.integers(0, 256, (8, 8), dtype=np.uint8)).save(pictures / f"{place}.png")
+    (pictures / "2.png").write_bytes(b"no picture")
+    for path in (out, table):
+        args = ["predict", str(folder), str(pictures), "--out", str(path), "--include", "logits,embeddings"]
+        assert cli.main([*args, "--data.batch_size", "3"]) == 1
+    model = vit.load(folder, device="cpu")
+    entries = json.loads(out.read_text())
+    assert [entry["file"] for entry in entries] == [str(pictures / f"{place}.png") for place in range(5)]
+    assert entries[2]["logits"] is None and entries[2]["embedding"] is None and entries[2]["error"]
+    for entry in entries[:2] + entries[3:]:
+        with torch.inference_mode():
+            logits = model.net(model.preprocessing(entry["file"])[None])[0]
+        assert_close(torch.tensor(entry["logits"]), logits)
+        assert_close(torch.tensor(entry["embedding"]), model.embed(entry["file"])[0])
+        assert model.classes[int(logits.argmax())] == entry["label"]
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["logit_7"] for row in rows] == ["" if e["error"] else str(e["logits"][7]) for e in entries]
+    assert [row["embedding_11"] for row in rows] == ["" if e["error"] else str(e["embedding"][11]) for e in entries]
+
+
+def test_include_is_checked(finished: Path) -> None:
+    args = ["--load", str(finished), '--data.pictures=["x.png"]', "--include"]
+    with pytest.raises(ValueError, match="--include expects logits or embeddings, or both; got 'logit'"):
+        evaluate.predict([*args, "logit", "--out", "p.csv"])
+    with pytest.raises(ValueError, match="--include embeddings expects a file for the numbers: --out"):
+        evaluate.predict([*args, "embeddings"])
 
 
 def test_predict_needs_no_training_data(folder: Path, tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, final
 
-import lightning as L
 import numpy as np
+from torch import Tensor
 from typing_extensions import override
 
 from vit.analysis.classification import scores
@@ -14,11 +14,14 @@ from vit.commandline import record, report
 from vit.commandline.arguments import take, with_configs
 from vit.commandline.options import VitCLI
 from vit.commandline.overlays import resolve
-from vit.commandline.predictions import Predicted, check_format, top_k_of, write
+from vit.commandline.predictions import Predicted, check_format, included_of, predicted, top_k_of, write
 from vit.commandline.quiet import quiet
 from vit.commandline.trained import Trained, open_trained
 from vit.data import catalog
+from vit.data.source import Batch
 from vit.files import write_atomically
+from vit.tasks.answers import Answer, Answers
+from vit.tasks.observer import Observer
 
 
 def validate(args: list[str]) -> dict[str, Any]:
@@ -64,44 +67,39 @@ def test(args: list[str]) -> dict[str, Any]:
 def predict(args: list[str]) -> list[Predicted]:
     """Classes of ``--data.pictures`` by ``--load MODEL``, in their order; written to ``--out`` when given.
 
-    A file that cannot be read has an error in place of a class; all of them so are a ValueError.
+    With ``--include logits,embeddings`` FILE has these numbers too, logits in the order of the model's classes. A file
+    that cannot be read has an error in place of a class.
+
+    Raises:
+        ValueError: an option that is wrong, ``--include`` without ``--out``, or no file that can be read.
     """
-    (out, top_k), args = take(args, "--out", "--top_k")
+    (out, top_k, include), args = take(args, "--out", "--top_k", "--include")
     path = None if out is None else check_format(out)
+    included = included_of(include, path)
     with quiet():
         cli, trained = _evaluation("predict", args)
-        kept = top_k_of(top_k, len(trained.classes))
-        batches = cli.trainer.predict(cli.model, datamodule=cli.datamodule)
-    files, found = cli.datamodule.picture_files, {}
-    for index, probabilities in batches or []:
-        values, places = probabilities.topk(kept)
-        for place, value, classes in zip(index.tolist(), values.tolist(), places.tolist(), strict=True):
-            top = {trained.classes[k]: p for k, p in zip(classes, value, strict=True)}
-            found[place] = Predicted(str(files[place]), trained.classes[classes[0]], value[0], top)
-    found |= {place: Predicted(str(files[place]), error=why) for place, why in cli.datamodule.unreadable.items()}
+        answers = Answers(trained.net, top_k_of(top_k, len(trained.classes)), included)
+        batches = cli.trainer.predict(answers, datamodule=cli.datamodule)
+    files = [str(file) for file in cli.datamodule.picture_files]
+    found = {place: Predicted(files[place], error=why) for place, why in cli.datamodule.unreadable.items()}
+    for answer in batches or []:
+        found |= predicted(cast(Answer, answer), files, trained.classes)
     predictions = [found[place] for place in sorted(found)]
     if path is not None:
-        write(path, predictions)
+        write(path, predictions, trained.classes)
     return predictions
 
 
-class Gathered(L.Callback):
+@final
+class Gathered(Observer):
     """Labels and probabilities of all that was tested."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[np.ndarray, np.ndarray]] = []
 
     @override
-    def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self.batches.append((batch.labels.cpu().numpy(), outputs.softmax(dim=-1).cpu().numpy()))
+    def see(self, batch: Batch, logits: Tensor) -> None:
+        self.batches.append((batch.labels.cpu().numpy(), logits.softmax(dim=-1).cpu().numpy()))
 
     def all(self) -> tuple[np.ndarray, np.ndarray]:
         """(n,) and (n k)."""

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from vit.data.images import Preprocessing
+from vit.data.source import Source, readable
 
 RGB = Preprocessing((5, 7), 3, (0.5,) * 3, (0.5,) * 3)
 LARGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
@@ -138,3 +139,15 @@ def test_the_limit_holds_where_pillows_was_lifted(tmp_path: Path, monkeypatch: p
 
 def test_these_are_more_than_forty(tmp_path: Path):
     assert sum(len(make(tmp_path)) for make in (broken_bytes, out_of_bounds, bad_arrays)) > 40
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_sees_how_far_the_search_for_bad_files_is(tmp_path: Path, monkeypatch, capsys, terminal: bool):
+    LARGE.save(tmp_path / "0.png")
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    monkeypatch.setenv("TTY_COMPATIBLE", str(int(terminal)))
+    source = Source([tmp_path / "0.png", tmp_path / "1.png"], np.zeros(2, int))
+    samples, problems = readable(source, RGB, np.arange(2))
+    assert samples.tolist() == [0] and [*problems] == [1] and "none of them" in problems[1]
+    out, err = capsys.readouterr()
+    assert out == "" and ("reading pictures" in err and "100%" in err if terminal else err == "")

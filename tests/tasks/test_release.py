@@ -43,6 +43,19 @@ def test_a_run_folder_is_the_bundle_of_its_best_averaged_weights(tiny_net, digit
     assert test["acc_95"][0] < test["acc"] < test["acc_95"][1]
 
 
+def test_a_part_of_the_test_is_not_recorded(tiny_net, digits, trainer, tmp_path):
+    fitted, task = (
+        trainer(callbacks=[Release(), Checkpoints()], max_epochs=1, limit_test_batches=2),
+        Classifier(tiny_net),
+    )
+    fitted.fit(task, digits)
+    fitted.test(task, digits, verbose=False)
+    assert "test" not in record(tmp_path)["metrics"]
+    fitted.limit_test_batches = 1.0
+    fitted.test(task, digits, verbose=False)
+    assert record(tmp_path)["metrics"]["test"]["n"] == 359
+
+
 def record(folder):
     return json.loads((folder / "model.json").read_text())
 

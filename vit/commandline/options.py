@@ -25,7 +25,7 @@ USAGE = {
     "fit": "vit fit -c NAME [-c NAME ...] [--run DIR | --resume DIR] [options]",
     "validate": "vit validate MODEL [options]",
     "test": "vit test MODEL [options]",
-    "predict": "vit predict MODEL PICTURES [--out FILE] [--top_k N] [options]",
+    "predict": "vit predict MODEL PICTURES [--out FILE] [--include logits,embeddings] [--top_k N] [options]",
 }
 NET = "model.init_args.net.init_args"
 DESCRIBED_BY = ("data.dataset", "data.root", "data.img_size", "data.channels")
@@ -43,6 +43,8 @@ OUR_OPTIONS = {
     "predict": {
         "load": "run folder, bundle folder or .ckpt of a run",
         "out": "file for the predictions, .csv or .json (default: only a table on the terminal)",
+        "include": "logits (in the order of the model's classes), embeddings (what its last linear map sees), or both: "
+        "further columns of --out, or lists in .json",
         "top_k": "how many classes to list for each picture (default: 3)",
     },
 }

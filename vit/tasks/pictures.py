@@ -2,7 +2,7 @@
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import lightning as L
 import numpy as np
@@ -13,9 +13,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from vit.analysis import plots
+from vit.data.source import Batch
 from vit.files import write_atomically
 from vit.tasks.checkpoint import is_smoke_run
 from vit.tasks.metrics import MetricsCSV
+from vit.tasks.observer import Observer
 from vit.tasks.wandb import Wandb
 
 
@@ -31,7 +33,7 @@ class Curves(L.Callback):
 
 
 @final
-class Confusion(L.Callback):
+class Confusion(Observer):
     """Counts of (true, predicted) classes; ``confusion.png`` after a test, wandb gets validation's last one too."""
 
     def __init__(self) -> None:
@@ -46,28 +48,10 @@ class Confusion(L.Callback):
         self._reset(trainer, pl_module)
 
     @override
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._count(batch.labels, outputs.argmax(dim=-1))
+    def see(self, batch: Batch, logits: Tensor) -> None:
+        self._count(batch.labels, logits.argmax(dim=-1))
 
-    @override
-    def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._count(batch.labels, outputs.argmax(dim=-1))
+    on_validation_batch_end = Observer.on_test_batch_end
 
     @override
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -98,7 +82,7 @@ class Confusion(L.Callback):
 
 
 @final
-class Mistakes(L.Callback):
+class Mistakes(Observer):
     """``mistakes.png`` after a test: the pictures got wrong with the highest probability."""
 
     def __init__(self, count: int = 24) -> None:
@@ -110,16 +94,8 @@ class Mistakes(L.Callback):
         self._found = []
 
     @override
-    def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        sure, answers = outputs.softmax(dim=-1).max(dim=-1)
+    def see(self, batch: Batch, logits: Tensor) -> None:
+        sure, answers = logits.softmax(dim=-1).max(dim=-1)
         wrong = answers != batch.labels
         columns = (column[wrong].tolist() for column in (sure, batch.index, batch.labels, answers))
         self._found = sorted([*self._found, *zip(*columns, strict=True)], reverse=True)[: self.count]

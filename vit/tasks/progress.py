@@ -47,7 +47,7 @@ class Progress(ProgressBar):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         done = trainer.current_epoch * trainer.num_training_batches + batch_idx + 1
-        self._advance(trainer, _epoch(trainer), done)
+        self._advance(trainer, done, _epoch(trainer))
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -70,23 +70,13 @@ class Progress(ProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._advance(trainer, "test", batch_idx + 1)
+        self._advance(trainer, batch_idx + 1)
 
     @override
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start("predict", int(sum(trainer.num_predict_batches)))
 
-    @override
-    def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._advance(trainer, "predict", batch_idx + 1)
+    on_predict_batch_end = on_test_batch_end
 
     @override
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -117,7 +107,7 @@ class Progress(ProgressBar):
             self._bar.add_task(description, total=total, metrics="")
             self._bar.start()
 
-    def _advance(self, trainer: L.Trainer, description: str, done: float) -> None:
+    def _advance(self, trainer: L.Trainer, done: float, description: str | None = None) -> None:
         if self._bar is None:
             return
         task = self._bar.task_ids[0]

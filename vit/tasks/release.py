@@ -1,7 +1,7 @@
 """The run's model as a bundle: the best checkpoint's net with what it takes to use it."""
 
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, cast, final
 
 import lightning as L
 import safetensors.torch
@@ -14,6 +14,7 @@ from vit import bundle
 from vit.analysis.statistics import wilson
 from vit.card import write_card
 from vit.data import catalog
+from vit.data.order import Loader
 from vit.spec import build, spec
 from vit.tasks.checkpoint import Checkpoints, is_smoke_run, load_checkpoint
 from vit.tasks.classify import Classifier
@@ -36,7 +37,6 @@ class Release(L.Callback):
 
     def __init__(self, weights: Literal["best", "last"] = "best", licence: str = "not stated") -> None:
         self.weights, self.licence = weights, licence
-        self._tested = 0
 
     @override
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -63,29 +63,14 @@ class Release(L.Callback):
                 logger.log_bundle(folder)
 
     @override
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._tested = 0
-
-    @override
-    def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._tested += len(batch.labels)
-
-    @override
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Before `EMA` takes its weights out again. Metrics of other weights than the bundle's are not written."""
+        """Before `EMA` takes its weights out again. Other weights than the bundle's, or part of the test, add none."""
         assert isinstance(pl_module, Classifier)
-        folder = Path(trainer.default_root_dir)
-        if not trainer.is_global_zero or is_smoke_run(trainer) or not _holds(folder, pl_module.net):
+        folder, loader = Path(trainer.default_root_dir), cast(Loader, trainer.test_dataloaders)
+        whole = sum(trainer.num_test_batches) == len(loader) and not is_smoke_run(trainer)
+        if not trainer.is_global_zero or not whole or not _holds(folder, pl_module.net):
             return
-        accuracy, n = float(trainer.callback_metrics["test/acc"]), self._tested * trainer.world_size
+        accuracy, n = float(trainer.callback_metrics["test/acc"]), len(loader.plan.index)
         result = {"acc": accuracy, "loss": float(trainer.callback_metrics["test/loss"]), "n": n}
         bundle.add_metrics(folder, {"test": {**result, "acc_95": wilson(round(accuracy * n), n)}})
         write_card(folder)
