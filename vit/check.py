@@ -17,7 +17,7 @@ from vit.commandline.arguments import take
 from vit.data import catalog
 from vit.data.images import Preprocessing
 from vit.data.listing import shown
-from vit.data.survey import Seen, Survey, look_at
+from vit.data.survey import Seen, Survey, look_at, workers
 from vit.files import write_atomically
 
 SPLITS: tuple[catalog.Split, ...] = ("train", "val", "test")
@@ -58,9 +58,10 @@ def survey(data: str) -> Survey:
     ignored = catalog.ignored(dataset, root)
     place = Path(root or ".")
     console = Console(file=sys.stderr)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("pictures", total=sum(map(len, splits.values())))
-        seen = look_at(splits, place if place.is_dir() else place.parent, lambda: progress.advance(task))
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+    with workers(splits) as pool, bar:  # in this order: the bar's thread is not to be forked
+        task = bar.add_task("pictures", total=sum(map(len, splits.values())))
+        seen = look_at(splits, place if place.is_dir() else place.parent, lambda: bar.advance(task), pool)
     return Survey(description.name, description.classes, tuple(splits), seen, ignored)
 
 

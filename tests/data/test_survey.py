@@ -1,13 +1,17 @@
 """A survey finds what was planted."""
 
+import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vit.data import catalog
-from vit.data.survey import Survey, look_at
+from vit.data import catalog, survey
+from vit.data.images import Bands
+from vit.data.survey import Survey, look_at, workers
 
 
 def picture(path: Path, colour: int, mode: str = "RGB", size: tuple[int, int] = (7, 5)) -> None:
@@ -33,8 +37,40 @@ def surveyed(root: Path) -> tuple[Survey, int]:
     listing = catalog.LAYOUTS["folder"](str(root))
     splits = {name: listing.splits[name] for name in ("train", "test")}
     steps = []
-    seen = look_at(splits, listing.root, lambda: steps.append(1))
+    with workers(splits) as pool:
+        seen = look_at(splits, listing.root, lambda: steps.append(1), pool)
     return Survey("mine", listing.classes, tuple(splits), seen, listing.ignored), len(steps)
+
+
+def test_many_files_are_read_in_processes_with_the_same_result(root: Path, monkeypatch: pytest.MonkeyPatch):
+    frames = [Image.new("L", (6, 4), colour) for colour in (0, 99)]
+    frames[0].save(root / "train" / "a" / "moving.gif", save_all=True, append_images=frames[1:])
+    expected, steps = surveyed(root)
+    used = multiprocessing.Value("i")
+    decode = survey.decode
+
+    def counted(path: Path, channels: int) -> Bands:
+        with used.get_lock():
+            used.value += multiprocessing.parent_process() is not None
+        return decode(path, channels)
+
+    monkeypatch.setattr(survey, "decode", counted)
+    monkeypatch.setattr(survey, "MANY", 10)
+    assert surveyed(root) == (expected, steps)
+    assert used.value == steps == len(expected.seen)
+
+
+def test_processes_end_with_their_parent(root: Path):
+    code = f"""if True:
+        import os
+        from vit.data import catalog, survey
+        survey.MANY = 1
+        pool = survey.workers(catalog.LAYOUTS["folder"]({str(root)!r}).splits)
+        print(pool.submit(os.getpid).result() != os.getpid(), flush=True)
+        os._exit(0)
+    """
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert ran.stdout == "True\n"  # and the pipe was closed, which each of the processes held open
 
 
 def test_counts_and_facts(root: Path):
@@ -89,7 +125,8 @@ def test_arrays(tmp_path: Path):
         test_labels=np.arange(2),
     )
     listing = catalog.LAYOUTS["npz"](str(tmp_path / "some.npz"))
-    seen = look_at(listing.splits, listing.root, lambda: None)
+    with workers(listing.splits) as pool:
+        seen = look_at(listing.splits, listing.root, lambda: None, pool)
     found = Survey("some", listing.classes, tuple(listing.splits), seen, {})
     assert [[picture.name for picture in group] for group in found.leaks] == [["#0", "#0"]]
     assert found.seen[0].size == (5, 4) and found.seen[0].mode == "uint8 of 3"

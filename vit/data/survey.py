@@ -1,11 +1,14 @@
 """What a data set consists of and what is wrong with it: every picture is opened once, in full."""
 
 import hashlib
+import multiprocessing
 import os
+import signal
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -18,7 +21,8 @@ from PIL import Image
 from vit.data.images import FORMATS, decode
 from vit.data.source import Source
 
-AHEAD = 1024  # pictures decoded before the first of them is taken up
+AHEAD, AT_ONCE = 1024, 32  # pictures decoded before the first of them is taken up, and given to a process together
+MANY = 2000  # files for which processes are worth starting
 
 
 class Seen(NamedTuple):
@@ -113,39 +117,68 @@ class Survey:
         }
 
 
-def look_at(splits: Mapping[str, Source], root: Path, step: Callable[[], None]) -> tuple[Seen, ...]:
+def workers(splits: Mapping[str, Source]) -> Executor:
+    """One for each processor core: processes for many files, since Python's lock lets threads open small ones in turn.
+
+    Processes are forked here, from one that should not have started threads, and end when it does.
+    """
+    files = sum(len(source) for source in splits.values() if isinstance(source.pictures, list))
+    if files < MANY or "fork" not in multiprocessing.get_all_start_methods():
+        return ThreadPoolExecutor(os.cpu_count())
+    pool = ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("fork"), initializer=_begin)
+    pool.submit(os.getpid)  # the first task starts them all
+    return pool
+
+
+def look_at(splits: Mapping[str, Source], root: Path, step: Callable[[], None], pool: Executor) -> tuple[Seen, ...]:
     """Open every picture of the splits, several at a time.
 
     Args:
         splits: Files or arrays by name.
         root: Folder that files are named from.
         step: Called after each picture.
+        pool: The `workers` for these splits.
     """
     seen: list[Seen] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of animations: not wrong, and thousands of lines
         for jobs in _chunks(splits, root):
-            for picture in pool.map(lambda job: job(), jobs):
+            for picture in pool.map(_look, *zip(*jobs, strict=True), chunksize=AT_ONCE):
                 seen.append(picture)
                 step()
     return tuple(seen)
 
 
-def _chunks(splits: Mapping[str, Source], root: Path) -> Iterator[list[Callable[[], Seen]]]:
-    """The looks to be taken, some at a time."""
+def _begin() -> None:
+    """In a process of `workers`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    warnings.simplefilter("ignore", UserWarning)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _chunks(splits: Mapping[str, Source], root: Path) -> Iterator[list[tuple[Seen, Path | np.ndarray]]]:
+    """What is to be looked at, some at a time."""
     for split, source in splits.items():
         pictures, labels = source.pictures, source.labels.tolist()
         assert isinstance(pictures, np.ndarray | list), "what is stored is files or an array"
         for start in range(0, len(source), AHEAD):
             places = range(start, min(start + AHEAD, len(source)))
-            yield [_look(split, labels[i], pictures[i], i, root) for i in places]
+            yield [(Seen(split, _name(pictures[i], i, root), labels[i]), pictures[i]) for i in places]
 
 
-def _look(split: str, label: int, picture: Path | np.ndarray, place: int, root: Path) -> Callable[[], Seen]:
-    if isinstance(picture, np.ndarray):
-        return lambda: _array(Seen(split, f"#{place}", label), picture)
-    name = Path(os.path.relpath(picture, root)).as_posix()
-    return lambda: _file(Seen(split, name, label), picture)
+def _name(picture: Path | np.ndarray, place: int, root: Path) -> str:
+    return f"#{place}" if isinstance(picture, np.ndarray) else Path(os.path.relpath(picture, root)).as_posix()
+
+
+def _look(seen: Seen, picture: Path | np.ndarray) -> Seen:
+    return _array(seen, picture) if isinstance(picture, np.ndarray) else _file(seen, picture)
 
 
 def _array(seen: Seen, picture: np.ndarray) -> Seen:
