@@ -13,12 +13,13 @@ from PIL import Image
 from torch.testing import assert_close
 
 from tests.analysis.nets import small_vit
+from tests.helpers import redrawn
 from vit import bundle
 from vit.analysis.plots.canvas import printable
 from vit.analysis.rollout import rollout_map
 from vit.data.images import Preprocessing
 from vit.explain import explain, main, rollout_figure
-from vit.layers import Identity, MeanPool
+from vit.layers import ConformerBlock, ConvModule, ConvStem, Head, Identity, MeanPool, Mlp, NoPositions, SelfAttention
 from vit.layers.block import Block
 from vit.models import Backbone, ViT
 
@@ -73,6 +74,49 @@ def test_the_figure_shows_what_the_model_saw_answered_and_read(model: Path, pict
 def test_says_when_the_mean_is_read_and_when_blocks_have_no_attention(tmp_path: Path, picture: Path):
     mean = rollout_figure(bundle.load(_saved(tmp_path / "mean", small_vit((), MeanPool).float())), picture)
     assert "read at: mean over patches ·" in " ".join(mean.get_supxlabel().split())
+
+
+def test_a_hybrid_is_drawn(tmp_path: Path, picture: Path):
+    """Block and stem of model/conformer_pico."""
+    attention, conv = partial(SelfAttention, num_heads=2), partial(ConvModule, kernel_size=3)
+    block = partial(ConformerBlock, mixer=attention, mlp=partial(Mlp, mlp_ratio=0.84), conv=conv)
+    backbone = partial(
+        Backbone, patch_size=2, embed_dim=24, depth=2, prefix=(), patch_embed=ConvStem, pos_embed=NoPositions
+    )
+    net = redrawn(ViT((6, 10), 3, 4, partial(backbone, block=block), partial(Head, pool=MeanPool)))
+    loaded = bundle.load(_saved(tmp_path / "model", net), device="cpu")
+    figure = rollout_figure(loaded, picture)
+    seen = rollout_map(loaded.net, loaded.preprocessing(picture)[None])
+    drawn = np.array(figure.axes[1].images[1].get_array())
+    assert drawn.shape == (3, 5) and np.ptp(drawn) > 0.01
+    np.testing.assert_allclose(drawn, seen.heat[0] / seen.heat.mean(), rtol=1e-5)
+    assert "read at: mean over patches ·" in " ".join(figure.get_supxlabel().split())
+    (target,) = explain(loaded, [picture], tmp_path / "out")
+    assert target.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("channels", "suffix"), [(1, ".png"), (2, ".npy"), (4, ".png"), (6, ".npy")])
+def test_any_number_of_channels_is_drawn(tmp_path: Path, channels: int, suffix: str):
+    """First three of four and more as red, green and blue, two as their mean."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 10, channels), dtype=np.uint8)
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".npy":
+        np.save(path, pixels)
+    else:
+        Image.fromarray(pixels.squeeze()).save(path)
+    net = small_vit(in_chans=channels).float()
+    folder = tmp_path / "model"
+    bundle.save(
+        folder,
+        net,
+        classes=CLASSES,
+        preprocessing=Preprocessing((6, 10), channels, (0.5,) * channels, (0.2,) * channels),
+    )
+    assert main([str(folder), str(path), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "x-rollout.png").exists()
+    seen = rollout_figure(bundle.load(folder, device="cpu"), path).axes[0].images[0].get_array()
+    expected = pixels[..., :3] if channels > 2 else pixels.mean(axis=-1)
+    np.testing.assert_allclose(seen, expected / 255)
 
 
 def test_overlay_follows_the_crop(tmp_path: Path, model: Path):

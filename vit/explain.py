@@ -23,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _Parser(
         prog="vit explain",
         allow_abbrev=False,
-        description="Draw which patches a trained model reads (attention rollout) over each picture.",
+        description="Draw which patches a trained model reads (attention rollout) over each picture. Of more than "
+        "three channels the first three are drawn, as red, green and blue; of two their mean.",
         epilog="Rollout follows attention through all layers. It is one map whatever the answer, and ignores values "
         "and MLPs: a hint where to look, not a proof of why.",
     )

@@ -17,14 +17,18 @@ from vit.tokens import Grid, Layout
 
 
 def small_vit(
-    prefix: tuple[str, ...] = ("cls",), pool: PoolFactory = ClassToken, depth: int = 3, **mixer: object
+    prefix: tuple[str, ...] = ("cls",),
+    pool: PoolFactory = ClassToken,
+    depth: int = 3,
+    in_chans: int = 3,
+    **mixer: object,
 ) -> ViT:
     """6 x 10 pixels in 3 x 5 patches of 2 x 2, float64, redrawn."""
     attention = partial(SelfAttention, num_heads=3, **{"value_dim": 7, **mixer})
     backbone = partial(
         Backbone, patch_size=2, embed_dim=24, depth=depth, prefix=prefix, block=partial(Block, mixer=attention)
     )
-    return redrawn(ViT((6, 10), 3, 4, backbone, partial(Head, pool=pool)))
+    return redrawn(ViT((6, 10), in_chans, 4, backbone, partial(Head, pool=pool)))
 
 
 def small_images(count: int = 2) -> Tensor:

@@ -1,6 +1,7 @@
 """Pictures and the heat over them: in the right place, in multiples of the uniform share, flat where it is flat."""
 
 from io import BytesIO
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -53,6 +54,30 @@ def test_contact_sheets_share_one_scale():
     figure.savefig(BytesIO())
     with pytest.raises(ValueError, match="a title for each of 5 pictures, got 1"):
         samples(pictures, ["ant"])
+
+
+def test_long_titles_are_broken_and_cut_to_the_width_of_a_picture():
+    titles = ["Ankle boot, not Sandal (85%)", "Lesser spotted woodpecker of the north\nnot fig (5%)", "ant"]
+    figure = samples(RNG.random((3, 8, 8)), titles)
+    assert [axes.get_title() for axes in figure.axes] == [
+        "Ankle boot, not\nSandal (85%)",
+        "Lesser spotted\nwoodpecker of the…\nnot fig (5%)",
+        "ant",
+    ]
+    figure.draw_without_rendering()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+@pytest.mark.parametrize(("channels", "shown"), [(1, [0]), (2, [0, 1]), (3, None), (4, None), (6, None)])
+def test_channels_beyond_three_have_no_colour(channels: int, shown: list[int] | None):
+    picture = RNG.random((4, 5, channels))
+    expected = picture[..., :3] if shown is None else picture[..., shown].mean(axis=-1)
+    seen, under = overlay(picture, np.ones((2, 2))).axes[:2]
+    for axes in (samples([picture], ["ant"]).axes[0], seen):
+        np.testing.assert_allclose(axes.images[0].get_array(), expected)
+    grey = expected.mean(axis=-1) if expected.ndim == 3 else expected
+    np.testing.assert_allclose(under.images[0].get_array(), grey)
 
 
 def test_visible_undoes_the_normalisation():

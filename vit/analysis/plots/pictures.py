@@ -16,13 +16,14 @@ from vit.analysis.plots.canvas import INK, QUIET, name_style, new_figure, printa
 Range = tuple[float, float]
 Pictures = Sequence[ArrayLike] | NDArray[Any]
 """Pictures of any sizes, or one array (b h w c)."""
+LETTERS = 18  # of a line above a picture of a sheet
 COLOURS = "plasma"  # perceptually even, and its dark end still shows on a black picture
 
 
 def samples(pictures: Pictures, titles: Sequence[str], columns: int = 6) -> Figure:
     """A contact sheet of pictures (h w) or (h w c), numbers in 0..1 or 8-bit.
 
-    Of 4 channels the first three are shown, of other numbers than 1 and 3 the mean.
+    Of 4 channels and more the first three are shown as red, green and blue, of 2 the mean.
     """
     figure, sheet = _sheet(pictures, titles, columns)
     for axes, picture in zip(sheet, pictures, strict=False):
@@ -46,7 +47,8 @@ def overlay(picture: ArrayLike, heat: ArrayLike, title: str = "", caption: str =
     """A picture as the model sees it, and again under its heat map.
 
     Args:
-        picture: (h w), (h w 1) or (h w 3), numbers in 0..1 or 8-bit.
+        picture: (h w) or (h w c), numbers in 0..1 or 8-bit; of 4 channels and more the first three are shown as red,
+            green and blue, of 2 the mean.
         heat: (gh gw), at least 0; stretched over the whole picture.
         title: above; class names of any script are fine.
         caption: below, in small print.
@@ -77,22 +79,26 @@ def _sheet(pictures: Pictures, titles: Sequence[str], columns: int) -> tuple[Fig
         raise ValueError(f"expected a title for each of {len(pictures)} pictures, got {len(titles)}")
     columns = min(columns, len(pictures))
     rows = ceil(len(pictures) / columns)
-    figure = new_figure(1.6 * columns + 0.8, 1.85 * rows)
+    names = [_lines(title) for title in titles]
+    deepest = max(name.count("\n") for name in names)
+    figure = new_figure(1.6 * columns + 0.8, (1.85 + 0.15 * deepest) * rows)
     sheet = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes, title in zip(sheet, titles, strict=False):
-        title = printable(title)
-        axes.set_title(title, fontsize=9, color=INK, **name_style((title,)))
+    for axes, name in zip(sheet, names, strict=False):
+        axes.set_title(name, fontsize=9, color=INK, **name_style((name,)))
     for axes in sheet:
         axes.set_axis_off()
     return figure, sheet
 
 
+def _lines(title: str) -> str:
+    """Each line of a title as at most two that are no wider than a picture of a sheet."""
+    broken = (wrap(line, LETTERS, max_lines=2, placeholder="…") for line in title.splitlines())
+    return "\n".join(printable(part, LETTERS) for lines in broken for part in lines)
+
+
 def _show(axes: Axes, picture: ArrayLike) -> None:
-    shown = _in_unit_range(picture)
-    if shown.ndim == 3 and shown.shape[2] not in (1, 3):  # alpha and further bands have no colour
-        shown = shown[..., :3] if shown.shape[2] == 4 else shown.mean(axis=-1)
     axes.set_axis_off()
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.imshow(_in_unit_range(picture), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 
 
 def _lay_over(axes: Axes, picture: ArrayLike, multiples: NDArray[np.float64], scale: Range) -> AxesImage:
@@ -108,10 +114,12 @@ def _lay_over(axes: Axes, picture: ArrayLike, multiples: NDArray[np.float64], sc
 
 
 def _in_unit_range(picture: ArrayLike) -> NDArray[np.float64]:
-    """(h w) or (h w 3); other channel counts become their mean."""
+    """(h w) or (h w 3): of further channels none has a colour, and 2 are as their mean."""
     shown = np.asarray(picture)
     shown = shown / 255 if shown.dtype == np.uint8 else np.clip(shown.astype(np.float64), 0, 1)
-    return shown if shown.ndim == 2 or shown.shape[-1] == 3 else shown.mean(axis=-1)
+    if shown.ndim == 2:
+        return shown
+    return shown[..., :3] if shown.shape[-1] >= 3 else shown.mean(axis=-1)
 
 
 def _multiples(heat: ArrayLike) -> NDArray[np.float64]:
