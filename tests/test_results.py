@@ -5,15 +5,18 @@ import re
 from datetime import datetime
 from pathlib import Path
 from statistics import mean, stdev
+from typing import get_args
 
 from scipy.stats import t
 
+from vit.data.scenes import VERSION, Task
 from vit.experiments.advice import recommendation
 from vit.experiments.findings import findings
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 TEXT = " ".join(README.split())
+OF_RECORDS = (ROOT / "results" / "README.md").read_text()
 
 
 def records(name: str) -> list[dict]:
@@ -117,6 +120,21 @@ def test_train_step_against_timm() -> None:
     for record in records("train_step_vs_timm"):
         low, high = record["interval95"]
         assert f"{record['ratio']:.3f} ({low:.3f} to {high:.3f}) in {record['precision']}" in README
+
+
+def test_check_of_a_folder() -> None:
+    (record,) = records("check_folder")
+    assert record["pictures"] == 100_000 and record["copies"] == record["cut_off"] == 100
+    assert record["cpu_seconds"] > 1.2 * record["seconds"], "one core did nearly all of it"
+    assert f"the program's start included: {record['seconds']:.0f} s on two cores" in OF_RECORDS
+
+
+def test_scenes_are_drawn_faster_than_trained_on() -> None:
+    found = records("scenes_vs_step")
+    assert {record["task"] for record in found} == set(get_args(Task)) and len(found) == 6
+    assert all(record["generator"] == VERSION and record["interval95"][1] < 0.1 for record in found)
+    ratios = [100 * record["ratio"] for record in found]
+    assert f"in {min(ratios):.1f} to {max(ratios):.1f} % of the time that study/cpu's ViT or CNN trains" in OF_RECORDS
 
 
 def test_no_record_names_a_local_path() -> None:

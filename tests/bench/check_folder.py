@@ -36,7 +36,8 @@ def make(root: Path, count: int) -> None:
         height, width = rng.integers(SIDES[0], SIDES[1] + 1, 2)
         photo = photos[i % len(photos)]
         top, left = (int(rng.integers(side - part)) for side, part in zip(photo.shape, (height, width), strict=False))
-        crop = photo[top : top + height, left : left + width] + rng.normal(0, 3, (height, width, 1))  # no crop comes twice
+        noise = rng.normal(0, 3, (height, width, 1))  # so that no crop comes twice
+        crop = photo[top : top + height, left : left + width] + noise
         Image.fromarray(crop.clip(0, 255).astype(np.uint8)).save(path, quality=QUALITY)
         if i % ONE_IN == 2:
             path.write_bytes(path.read_bytes()[:-200])
