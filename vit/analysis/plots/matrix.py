@@ -31,7 +31,8 @@ def confusion(matrix: ArrayLike, classes: Sequence[str]) -> Figure:
     totals = counts.sum(1, keepdims=True)
     shares = np.ma.masked_where(np.broadcast_to(totals == 0, counts.shape), counts / np.maximum(totals, 1))
     names = tuple(printable(name) for name in classes)
-    side, margin = float(np.clip(1.5 + 0.45 * k, 3.5, 14)), 0.5 + 0.08 * max(map(len, names), default=0)
+    inches = 0.45 if k <= 20 else 0.25  # of a class: room for counts, or else as little as leaves its name readable
+    side, margin = float(np.clip(1.5 + inches * k, 3.5, 14)), 0.5 + 0.08 * max(map(len, names), default=0)
     figure = new_figure(side + margin + 1.3, side + margin + 1.0)
     axes = figure.subplots()
     # the square root lifts the small shares, which are the mistakes
