@@ -1,7 +1,10 @@
 """A run from its folder's making to its model's use, by the functions Python calls."""
 
 import csv
+import html
+import json
 import os
+import re
 import shutil
 import signal
 import warnings
@@ -10,11 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 import vit
 from tests.helpers import TINY
 from vit import evaluate, run
+from vit.cli import main
 from vit.commandline.options import VitCLI, choose_accelerator, default_precision
 from vit.commandline.overlays import resolve
 from vit.commandline.quiet import quiet
@@ -54,6 +59,25 @@ def test_fit_returns_folder_and_metrics(tmp_path: Path) -> None:
     assert done.folder == tmp_path / "a"
     assert {"train/loss", "val/loss", "val/acc", "best/val/acc"} <= set(done.metrics)
     assert done.metrics["best/val/acc"] >= done.metrics["val/acc"]
+
+
+def test_a_run_says_what_it_left_out_and_how_long_it_waited(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos, folder = tmp_path / "photos", tmp_path / "a"
+    for number in range(12):
+        path = photos / "train" / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 20 * number).save(path)
+    shutil.copytree(photos / "train", photos / "val")
+    (photos / "train" / "class1" / "7.png").write_bytes(b"no picture")
+    data = ["--data.root", str(photos), "--data.img_size", "8", "--data.channels", "1", "--data.bad_images", "skip"]
+    with pytest.warns(UserWarning, match="left out"):
+        assert main(["fit", *TINY, *data, "--data.cache_gb", "0", "--run", str(folder)]) == 0
+    assert re.search(r"\d+ s, \d+% of it waiting for data; next: vit test", capsys.readouterr().out)
+    (problem,) = json.loads((folder / "skipped.json").read_text())
+    (sitting,) = json.loads((folder / "fit.json").read_text())
+    page = (folder / "report.html").read_text()
+    assert problem.startswith(str(photos / "train" / "class1" / "7.png")) and problem in html.unescape(page)
+    assert 0 < sitting["waited"] < 60 and "waiting for data" in page
 
 
 def test_the_saved_config_repeats_the_run(finished: Path, tmp_path: Path) -> None:

@@ -64,9 +64,10 @@ def _fit(args: list[str]) -> int:
     args = with_flags("fit", args)
     from vit import run
 
-    folder, metrics = run.fit(args)
-    if folder.is_dir():
-        print(f"{folder}: {_text(metrics, 'val/')}; next: vit test {folder}")
+    done = run.fit(args)
+    if done.folder.is_dir():
+        time = f"{done.seconds:.0f} s, {done.waited / done.seconds:.0%} of it waiting for data"
+        print(f"{done.folder}: {_text(done.metrics, 'val/')}; {time}; next: vit test {done.folder}")
     return 0
 
 

@@ -18,15 +18,22 @@ from vit.commandline.options import VitCLI
 from vit.commandline.overlays import resolve
 from vit.commandline.quiet import quiet
 from vit.commandline.runfolder import CONFIG, LAST, claimed, default_folder, held, newest_checkpoint, resumable
+from vit.data.order import Loader
 from vit.files import require_room, write_atomically
 from vit.tasks.checkpoint import Checkpoints, is_smoke_run
 
 
 class Run(NamedTuple):
-    """A finished fit: its folder, and its metrics: the last values, and ``best/val/acc``, that of the kept model."""
+    """A finished fit: its folder, its metrics and where its time went.
+
+    Metrics are the last values, and ``best/val/acc``, that of the kept model; ``waited`` is the part of ``seconds`` in
+    which training waited for data.
+    """
 
     folder: Path
     metrics: dict[str, float]
+    seconds: float
+    waited: float
 
 
 def fit(args: list[str]) -> Run:
@@ -101,13 +108,16 @@ def _fit(cli: VitCLI, checkpoint: Path | None, command: str) -> Run:
     with _interruptible(cli.folder), _advised(cli), cli.logging():
         trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    seconds, loader = time.monotonic() - start, trainer.train_dataloader
+    waited = loader.waited if isinstance(loader, Loader) else 0.0
     keeper = trainer.checkpoint_callback
     if isinstance(keeper, Checkpoints) and keeper.best_score is not None:
         metrics[f"best/{keeper.monitor}"] = keeper.best_score
     if trainer.is_global_zero and not is_smoke_run(trainer):
-        record.add_sitting(cli.folder, command, cli.config.seed_everything, time.monotonic() - start)
+        record.add_sitting(cli.folder, command, cli.config.seed_everything, seconds, waited)
+        record.keep_skipped(cli.folder, cli.datamodule.skipped)
         report.write(cli.folder)
-    return Run(cli.folder, metrics)
+    return Run(cli.folder, metrics, seconds, waited)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The data module: splits, batches, and a run that resumes bit for bit."""
 
+import json
 import multiprocessing
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from vit.data import source
 from vit.data.module import Images
-from vit.data.source import Batch
+from vit.data.source import Batch, Batches
 
 
 def coloured(root: Path, per_class: int = 10) -> Path:
@@ -89,12 +90,39 @@ def test_labels_follow_pictures_in_every_split(tmp_path: Path):
         assert images.shape[1:] == (3, 6, 8)
 
 
-def test_large_sets_are_read_per_batch_with_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_large_sets_are_read_per_batch_with_the_same_result(tmp_path: Path):
     coloured(tmp_path)
-    held = flattened(Images(root=str(tmp_path), img_size=8).train_dataloader())
-    monkeypatch.setattr(source, "HELD_BYTES", 0)
-    read = flattened(Images(root=str(tmp_path), img_size=8).train_dataloader())
-    assert all(torch.equal(a, b) for a, b in zip(held, read, strict=True))
+    held, read = (Images(root=str(tmp_path), img_size=8, cache_gb=gb).train_dataloader() for gb in (1e-3, 1e-6))
+    ready = [isinstance(loader.dataset, Batches) and loader.dataset.ready for loader in (held, read)]
+    assert ready == [True, False] and held.waited == 0.0
+    assert all(torch.equal(a, b) for a, b in zip(flattened(held), flattened(read), strict=True))
+    assert 0.0 < held.waited < 60.0
+    with pytest.raises(ValueError, match="must not be negative, got -1"):
+        Images(cache_gb=-1)
+
+
+def test_a_studys_subset_can_be_trained_on_again(tmp_path: Path):
+    root, path = str(coloured(tmp_path / "set")), tmp_path / "seed-3.json"
+    first = Images(root=root, img_size=8, seed=3, train_size=9)
+    held = first.val_dataloader().plan.index
+    manifest = {"manifest_hash": first.manifest_hash, "seed": 3, "order": first.nested_order[:12].tolist()}
+    path.write_text(json.dumps(manifest))
+    again, fewer = (Images(root=root, img_size=8, seed=3, subset=str(path), train_size=n) for n in (None, 9))
+    assert again.num_train == 12 and fewer.train_samples.tolist() == first.train_samples.tolist()
+    assert again.val_dataloader().plan.index.tolist() == held.tolist()
+    cases = {
+        "lists pictures of other data": manifest | {"manifest_hash": "0" * 64},
+        r"held out for validation by seed 3 .*--seed_everything 1": manifest | {"order": held.tolist(), "seed": 1},
+        "expected positions below": manifest | {"order": [0, 0]},
+        "expected a study's subset file": {"order": [1]},
+        "train_size 13 is more than the 12": manifest,
+    }
+    for words, content in cases.items():
+        path.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=words):
+            Images(root=root, img_size=8, seed=3, subset=str(path), train_size=13).setup("fit")
+    with pytest.raises(ValueError, match=r"none\.json: expected a study's subset file"):
+        Images(root=root, subset=str(tmp_path / "none.json")).setup("fit")
 
 
 def test_a_bad_picture_stops_setup_with_its_name(tmp_path: Path):
@@ -226,7 +254,7 @@ def broken(root: Path, *names: str) -> None:
 def test_bad_pictures_end_the_run_or_are_left_out_and_named(tmp_path: Path):
     root = coloured(tmp_path)
     whole = Images(root=str(root), img_size=8)
-    bad = [whole._split[0].pictures[i] for i in (whole.train_samples[3], whole.val_dataloader().plan.index[0])]
+    bad = [whole._splits._carved[0].pictures[i] for i in (whole.train_samples[3], whole.val_dataloader().plan.index[0])]
     broken(root, *[str(path.relative_to(root)) for path in bad])
     with pytest.raises(ValueError, match="the file is none of them"):
         Images(root=str(root), img_size=8).setup("fit")
@@ -243,7 +271,7 @@ def test_bad_pictures_end_the_run_or_are_left_out_and_named(tmp_path: Path):
 def test_testing_never_leaves_a_picture_out(tmp_path: Path):
     root = coloured(tmp_path)
     data = Images(root=str(root), img_size=8, bad_images="skip")
-    (first, *_) = data._load("test").pictures
+    (first, *_) = data._splits._load("test").pictures
     broken(root, str(Path(first).relative_to(root)))
     with pytest.raises(ValueError, match="the file is none of them"):
         Images(root=str(root), img_size=8, bad_images="skip").setup("test")
@@ -279,7 +307,7 @@ def test_groups_of_a_table_are_held_out_together(tmp_path: Path):
     lines = [f"{name}/{i}.png,{name},p{i // 2}" for name in "rgb" for i in range(20)]
     (tmp_path / "labels.csv").write_text("\n".join(["path,label,group", *lines]))
     data = Images(root=str(root), img_size=8, val_fraction=0.25)
-    source, kept, held = data._split
+    source, kept, held = data._splits._carved
     assert source.groups is not None and len(held) and not {*source.groups[kept]} & {*source.groups[held]}
     assert data.description.name == root.name and data.classes == ("b", "g", "r")
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from vit.data import source
 from vit.data.images import Preprocessing
 from vit.data.order import Request
 from vit.data.scenes import Scenes
@@ -40,13 +39,12 @@ def test_kept_and_drawn_again_are_the_same(preprocessing: Preprocessing):
     assert torch.equal(a.images, preprocessing.normalise(torch.from_numpy(expected)))
 
 
-def test_the_limit_counts_what_is_used(monkeypatch: pytest.MonkeyPatch):
+def test_the_limit_counts_what_is_used():
     whole = endless()
     assert fitted(whole, OWN) is whole  # 1.5 GiB of pictures
-    monkeypatch.setattr(source, "HELD_BYTES", 5 * 32 * 32 * 3)
-    assert isinstance(fitted(whole, OWN, SAMPLES).pictures, Some)
-    monkeypatch.setattr(source, "HELD_BYTES", 5 * 32 * 32 * 3 - 1)
-    assert fitted(whole, OWN, SAMPLES) is whole
+    needed = 5 * 32 * 32 * 3
+    assert isinstance(fitted(whole, OWN, SAMPLES, needed).pictures, Some)
+    assert fitted(whole, OWN, SAMPLES, needed - 1) is whole
 
 
 def test_only_the_wanted_files_are_opened(tmp_path: Path):

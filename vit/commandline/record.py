@@ -9,16 +9,38 @@ from vit.commandline.overlays import packaged_names
 from vit.environment import environment
 from vit.files import write_atomically
 
-SITTINGS = "fit.json"
-_PATHS = ("-c", "--config", "--data.root", "--run", "--resume", "--load", "--record", "--model.init_from")
+SITTINGS, SKIPPED = "fit.json", "skipped.json"
+_PATHS = (
+    "-c",
+    "--config",
+    "--data.root",
+    "--data.subset",
+    "--run",
+    "--resume",
+    "--load",
+    "--record",
+    "--model.init_from",
+)
 
 
-def add_sitting(folder: Path, command: str, seed: int, seconds: float) -> None:
-    """Note in the run folder what trained there, and for how long; a resumed run has several such sittings."""
+def add_sitting(folder: Path, command: str, seed: int, seconds: float, waited: float) -> None:
+    """Note in the run folder what trained there, how long, and how much of that it waited for data.
+
+    A resumed run has several such sittings.
+    """
     path = folder / SITTINGS
-    sitting = {"command": command, "seed": seed, "seconds": round(seconds, 1), **environment()}
+    sitting = {"command": command, "seed": seed, "seconds": round(seconds, 1), "waited": round(waited, 3)}
+    sitting |= environment()
     text = json.dumps([*_sittings(folder), sitting], indent=2)
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def keep_skipped(folder: Path, skipped: list[str]) -> None:
+    """List in the run folder the pictures that were left out, with what was wrong; no file where all could be read."""
+    if skipped:
+        write_atomically(
+            folder / SKIPPED, lambda part: part.write_text(json.dumps(skipped, indent=2), encoding="utf-8")
+        )
 
 
 def append(path: Path, folder: Path, result: dict[str, Any]) -> None:

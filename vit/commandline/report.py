@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from vit import bundle
-from vit.commandline.record import SITTINGS
+from vit.commandline.record import SITTINGS, SKIPPED
 from vit.commandline.runfolder import CONFIG
 from vit.files import write_atomically
 
@@ -34,6 +34,7 @@ def write(folder: Path) -> Path:
         test=_json(folder / "test.json"),
         model=_model(folder),
         sittings=_json(folder / SITTINGS) or [],
+        skipped=_json(folder / SKIPPED) or [],
         pictures=[(_embedded(folder / name), text) for name, text in PICTURES.items() if (folder / name).is_file()],
         config=(folder / CONFIG).read_text(encoding="utf-8") if (folder / CONFIG).is_file() else "",
     )

@@ -1,6 +1,5 @@
 """The data module: a set by name or folder, split, ordered, augmented and batched."""
 
-import warnings
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +13,9 @@ from torch import Tensor
 from vit.data import catalog
 from vit.data.folder import expand
 from vit.data.images import Preprocessing
-from vit.data.listing import shown
 from vit.data.order import Loader, Plan, Position
-from vit.data.source import Augmentation, Batch, Batches, Level, Part, Source, fitted, readable
-from vit.data.subset import carve, first, nested
+from vit.data.source import HELD_BYTES, Augmentation, Batch, Batches, Level, Part, Source, readable
+from vit.data.splits import Splits
 
 
 class Images(L.LightningDataModule):
@@ -44,8 +42,11 @@ class Images(L.LightningDataModule):
         val_fraction: Share of train that is held out for validation where the set has no split of its own.
         train_size: How many pictures to train on, or which share (0.1) of those there are without validation. Every
             class keeps its share, and with the same seed the smaller set lies inside the larger. Default: all.
+        subset: File that lists what may be trained on, as a study writes it (subsets/seed-0.json); `train_size` then
+            counts from its beginning.
         seed: Of the validation split, the subset, the order and the augmentation.
         num_workers: Processes that prepare batches; 0 is right for small pictures, which are kept in memory.
+        cache_gb: Splits up to so many GB, decoded, are kept in memory; 0 reads every picture anew when it is wanted.
         pictures: What to predict: files, folders or patterns.
     """
 
@@ -62,8 +63,10 @@ class Images(L.LightningDataModule):
         balanced: bool = False,
         val_fraction: float = 0.1,
         train_size: int | float | None = None,
+        subset: str | None = None,
         seed: int = 0,
         num_workers: int = 0,
+        cache_gb: float = HELD_BYTES / 1e9,
         pictures: list[str] | None = None,
     ) -> None:
         super().__init__()
@@ -73,6 +76,8 @@ class Images(L.LightningDataModule):
             raise ValueError(f"val_fraction must lie between 0 and 1, got {val_fraction}")
         if augment not in get_args(Level):
             raise ValueError(f"augment must be one of {', '.join(get_args(Level))}, got {augment!r}")
+        if cache_gb < 0:
+            raise ValueError(f"cache_gb must not be negative, got {cache_gb}")
         if bad_images not in ("fail", "skip"):
             raise ValueError(f"bad_images must be fail or skip, got {bad_images!r}")
         self.dataset = dataset
@@ -80,14 +85,15 @@ class Images(L.LightningDataModule):
         self.batch_size = batch_size
         self.augment: Level = augment
         self.flip = flip
-        self.bad_images = bad_images
+        self.bad_images: Literal["fail", "skip"] = bad_images
         self.balanced = balanced
-        self.skipped: list[str] = []  # what was wrong with each picture left out
         self.unreadable: dict[int, str] = {}  # of the files to predict
         self.val_fraction = val_fraction
         self.train_size = train_size
+        self.subset = subset
         self.seed = seed
         self.num_workers = num_workers
+        self.cache_gb = cache_gb
         self.pictures = pictures or []
         self.preprocessing: Preprocessing = catalog.preprocessing(dataset, root, img_size, channels)
 
@@ -112,24 +118,28 @@ class Images(L.LightningDataModule):
     @property
     def train_samples(self) -> np.ndarray:
         """Positions, in the train split, of the samples trained on; ascending."""
-        return self._fit[0].samples
+        return self._splits.fit[0].samples
 
-    @cached_property
+    @property
     def nested_order(self) -> np.ndarray:
         """All positions that could be trained on, in an order whose first n are the subset of `train_size` n."""
-        source, kept, _ = self._split
-        return kept[nested(source.labels[kept], self.seed)]
+        return self._splits.nested_order
+
+    @property
+    def skipped(self) -> list[str]:
+        """What was wrong with each picture left out."""
+        return self._splits.skipped
 
     @property
     def class_counts(self) -> Tensor:
         """Training samples of each class (k,)."""
-        train, _ = self._fit
+        train, _ = self._splits.fit
         return torch.from_numpy(np.bincount(train.source.labels[train.samples], minlength=len(self.classes)))
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches of one epoch, the smaller last one included; of each process where there are several."""
-        return Plan(self._fit[0].samples, self.batch_size).batches(self._peer().world)
+        return Plan(self.train_samples, self.batch_size).batches(self._peer().world)
 
     @cached_property
     def picture_files(self) -> list[Path]:
@@ -145,19 +155,19 @@ class Images(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read what a stage needs now, so that bad data stops it before it starts."""
-        _ = self.picture_files if stage == "predict" else self._test if stage == "test" else self._fit
+        _ = self.picture_files if stage == "predict" else self._splits.test if stage == "test" else self._splits.fit
 
     def train_dataloader(self) -> Loader[Batch]:
-        train, _ = self._fit
+        train, _ = self._splits.fit
         labels = train.source.labels[train.samples] if self.balanced else None
         plan = Plan(train.samples, self.batch_size, shuffle=True, seed=self.seed, labels=labels)
         return self._loader(Batches(train.source, self.preprocessing, self._augmentation()), plan, self._position)
 
     def val_dataloader(self) -> Loader[Batch]:
-        return self._in_order(self._fit[1])
+        return self._in_order(self._splits.fit[1])
 
     def test_dataloader(self) -> Loader[Batch]:
-        return self._in_order(self._test)
+        return self._in_order(self._splits.test)
 
     def predict_dataloader(self) -> Loader[Batch]:
         files = self.picture_files
@@ -168,53 +178,18 @@ class Images(L.LightningDataModule):
         return self._in_order(Part(source, samples))
 
     @cached_property
-    def _split(self) -> tuple[Source, np.ndarray, np.ndarray]:
-        """Train as it came, the positions to train on, and those held out: none where validation pictures came too."""
-        source = self._load("train")
-        if catalog.load(self.dataset, self.root, "val") is not None:
-            return source, np.arange(len(source)), np.arange(0)
-        kept, held = carve(source.labels, self.val_fraction, self.seed, source.groups)
-        if not len(held):
-            raise ValueError(
-                f"nothing to validate on: no class has two pictures to train on (classes: {shown(self.classes)})"
-            )
-        return source, kept, held
-
-    @cached_property
-    def _fit(self) -> tuple[Part, Part]:
-        """Train and validation."""
-        source, kept, held = self._split
-        if self.train_size is not None:
-            kept = first(self.nested_order, self.train_size, len(np.unique(source.labels[kept])))
-        wanted = source.labels[kept]
-        kept, held = self._readable(source, kept), self._readable(source, held)
-        if len(lost := np.setdiff1d(wanted, source.labels[kept])):
-            raise ValueError(f"no training picture of {self.classes[lost[0]]!r} can be read: {self.skipped[0]}")
-        source = fitted(source, self.preprocessing, np.concatenate((kept, held)))
-        own = catalog.load(self.dataset, self.root, "val")
-        if own is None:
-            return Part(source, kept), Part(source, held)
-        held = self._readable(own, np.arange(len(own)))
-        return Part(source, kept), Part(fitted(own, self.preprocessing, held), held)
-
-    def _readable(self, source: Source, samples: np.ndarray) -> np.ndarray:
-        """Those that can be read, where others are skipped; no other picture takes their place."""
-        if self.bad_images == "fail":
-            return samples
-        left, problems = readable(source, self.preprocessing, samples)
-        self.skipped += problems.values()
-        for problem in problems.values():
-            warnings.warn(f"left out: {problem}", stacklevel=2)
-        return left
-
-    @cached_property
-    def _test(self) -> Part:
-        return Part.whole(fitted(self._load("test"), self.preprocessing))
-
-    def _load(self, split: catalog.Split) -> Source:
-        source = catalog.load(self.dataset, self.root, split)
-        assert source is not None, f"every set has a {split} split"
-        return source
+    def _splits(self) -> Splits:
+        return Splits(
+            self.dataset,
+            self.root,
+            self.preprocessing,
+            self.seed,
+            self.val_fraction,
+            self.train_size,
+            self.subset,
+            self.bad_images,
+            held_bytes=round(1e9 * self.cache_gb),
+        )
 
     def _augmentation(self) -> Augmentation | None:
         if self.augment == "none":

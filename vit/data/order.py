@@ -4,6 +4,7 @@ A stopped run continues bit for bit without anything of the data being stored: t
 the first batch of a pass is wanted.  At `iter()` it would be too early: Lightning restores its counters only later.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
@@ -133,6 +134,9 @@ class Loader(Generic[T]):
         position: Asked at the first `next()` of every pass.
         num_workers: Processes that make batches; 0 makes them in this one, with the same result.
         pin_memory: For copies to a CUDA device.
+
+    Attributes:
+        waited: Seconds spent so far until the next batch was there.
     """
 
     def __init__(
@@ -146,6 +150,7 @@ class Loader(Generic[T]):
         self.dataset = dataset
         self.plan = plan
         self.position = position
+        self.waited = 0.0
         self._pass = _Pass()
         self._loader = DataLoader(
             dataset,
@@ -162,7 +167,14 @@ class Loader(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         self._pass.requests = self.plan.requests(self.position())  # a generator's body: runs at the first next()
-        yield from self._loader
+        batches = iter(self._loader)
+        while True:
+            start = time.monotonic()
+            batch = next(batches, None)
+            self.waited += time.monotonic() - start
+            if batch is None:
+                return
+            yield batch
 
     @property
     def _iterator(self) -> object:

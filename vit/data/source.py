@@ -20,7 +20,7 @@ from vit.data.images import Preprocessing
 from vit.data.order import Request
 from vit.data.scenes import Scenes
 
-HELD_BYTES = 2**30  # sets up to this size, decoded, are kept in memory
+HELD_BYTES = 10**9  # splits up to this size, decoded, are kept in memory
 GENERATED = 1024  # pictures drawn at a time
 
 Level = Literal["none", "light", "medium", "strong"]
@@ -77,13 +77,16 @@ class Part(NamedTuple):
         return cls(source, np.arange(len(source)))
 
 
-def fitted(source: Source, preprocessing: Preprocessing, samples: np.ndarray | None = None) -> Source:
-    """The source with its pictures decoded to their final size, unless that takes more than `HELD_BYTES`.
+def fitted(
+    source: Source, preprocessing: Preprocessing, samples: np.ndarray | None = None, held_bytes: int = HELD_BYTES
+) -> Source:
+    """The source with its pictures decoded to their final size, unless that takes more than `held_bytes`.
 
     Args:
         source: One split.
         preprocessing: Decides the size.
         samples: Positions that will be asked for, None for all.
+        held_bytes: The most memory to take.
 
     Raises:
         ValueError: a file cannot be read; the message names it.
@@ -93,7 +96,7 @@ def fitted(source: Source, preprocessing: Preprocessing, samples: np.ndarray | N
         return source
     assert not isinstance(whole, Some), "these are ready"
     positions = np.arange(len(source)) if samples is None else np.unique(samples)
-    if np.prod((len(positions), *shape), dtype=np.int64) > HELD_BYTES:
+    if np.prod((len(positions), *shape), dtype=np.int64) > held_bytes:
         return source
     pictures = np.empty((len(positions), *shape), dtype=np.uint8)
     if isinstance(whole, Scenes):

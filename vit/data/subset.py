@@ -1,5 +1,8 @@
 """Which samples are held out, and which subset of the rest is used: pure functions of the labels and a seed."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 
 
@@ -76,3 +79,33 @@ def first(order: np.ndarray, size: int | float, classes: int) -> np.ndarray:
             f"train_size {size} is {count} pictures: expected at least one of each of the {classes} classes"
         )
     return np.sort(order[:count])
+
+
+def listed(path: Path, manifest_hash: str, count: int) -> tuple[np.ndarray, int]:
+    """The order of positions that a study's subset file holds, and the seed it was drawn with.
+
+    Args:
+        path: JSON with ``manifest_hash``, ``seed`` and ``order``.
+        manifest_hash: of the data it is wanted for.
+        count: pictures there.
+
+    Raises:
+        ValueError: no such file, other data, or positions that are not there or come twice.
+    """
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        order, seed, made_for = np.array(held["order"], dtype=np.int64), held["seed"], held["manifest_hash"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected a study's subset file (subsets/seed-0.json), got {error!r}") from error
+    if made_for != manifest_hash:
+        raise ValueError(
+            f"{path} lists pictures of other data: manifest {made_for[:12]}, these are {manifest_hash[:12]}"
+        )
+    if (
+        order.ndim != 1
+        or not len(order)
+        or len(np.unique(order)) < len(order)
+        or not 0 <= order.min() <= order.max() < count
+    ):
+        raise ValueError(f"{path}: expected positions below {count}, each once")
+    return order, seed

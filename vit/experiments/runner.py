@@ -51,7 +51,7 @@ class Runner:
         settings = self.study.trials[cell.trial] if cell.trial is not None else self.chosen[cell.arm]
         overlays = [*self.study.arm(cell.arm).configs, str(self.folder / SHARED), *self.study.configs]
         args = [word for name in overlays for word in ("-c", name)]
-        _, metrics = run.fit([*args, *self.options, *arguments(self.study, cell, settings), "--run", str(path)])
+        metrics = run.fit([*args, *self.options, *arguments(self.study, cell, settings), "--run", str(path)]).metrics
         again = [f"--trainer.precision={cell.precision}", *(option for option in self.options if _is_of_place(option))]
         tested = evaluate.test(["--load", str(path), *again]) if cell.kind == "run" else {}
         self._check_data(path)

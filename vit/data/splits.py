@@ -1,0 +1,121 @@
+"""What is trained on, validated on and tested on: positions in the splits of a data set, and their pictures."""
+
+import warnings
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from vit.data import catalog
+from vit.data.images import Preprocessing
+from vit.data.listing import shown
+from vit.data.source import Part, Source, fitted, readable
+from vit.data.subset import carve, first, listed, nested
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """The parts of a data set, read when they are first asked for.
+
+    Attributes:
+        dataset: Its name, None for what lies at the root.
+        root: Its place, None for one that needs none.
+        preprocessing: Of all pictures.
+        seed: Of the validation split and the subset.
+        val_fraction: Share of train held out where the set has no validation pictures of its own.
+        train_size: How many pictures to train on, or which share of those there are; None takes all.
+        subset: File that lists the pictures to train on, as a study writes it; None orders them by the seed.
+        bad_images: Whether a picture that cannot be read is an error or left out; in test it is an error.
+        held_bytes: Splits up to this size, decoded, are kept in memory.
+        skipped: What was wrong with each picture left out so far.
+    """
+
+    dataset: str | None
+    root: str | None
+    preprocessing: Preprocessing
+    seed: int
+    val_fraction: float
+    train_size: int | float | None
+    subset: str | None
+    bad_images: Literal["fail", "skip"]
+    held_bytes: int
+    skipped: list[str] = field(default_factory=list)
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        size, channels = self.preprocessing.img_size, self.preprocessing.channels
+        return catalog.describe(self.dataset, self.root, size, channels).classes
+
+    @cached_property
+    def nested_order(self) -> np.ndarray:
+        """All positions that could be trained on, in an order whose first n are the subset of `train_size` n.
+
+        Raises:
+            ValueError: `subset` lists pictures of other data, or some that are held out.
+        """
+        source, kept, held = self._carved
+        if self.subset is None:
+            return kept[nested(source.labels[kept], self.seed)]
+        order, seed = listed(Path(self.subset), catalog.manifest(self.dataset, self.root), len(source))
+        if common := len(np.intersect1d(order, held)):
+            raise ValueError(
+                f"{self.subset} lists {common} pictures that are held out for validation by seed {self.seed} and "
+                f"val_fraction {self.val_fraction}: it was made with --seed_everything {seed}"
+            )
+        return order
+
+    @cached_property
+    def fit(self) -> tuple[Part, Part]:
+        """Train and validation.
+
+        Raises:
+            ValueError: nothing to validate on, no such subset, or pictures that cannot be read.
+        """
+        source, kept, held = self._carved
+        if self.train_size is not None or self.subset is not None:
+            size = len(self.nested_order) if self.train_size is None else self.train_size
+            kept = first(self.nested_order, size, len(np.unique(source.labels[kept])))
+        wanted = source.labels[kept]
+        kept, held = self._readable(source, kept), self._readable(source, held)
+        if len(lost := np.setdiff1d(wanted, source.labels[kept])):
+            raise ValueError(f"no training picture of {self.classes[lost[0]]!r} can be read: {self.skipped[0]}")
+        source = fitted(source, self.preprocessing, np.concatenate((kept, held)), self.held_bytes)
+        own = catalog.load(self.dataset, self.root, "val")
+        if own is None:
+            return Part(source, kept), Part(source, held)
+        held = self._readable(own, np.arange(len(own)))
+        return Part(source, kept), Part(fitted(own, self.preprocessing, held, self.held_bytes), held)
+
+    @cached_property
+    def test(self) -> Part:
+        return Part.whole(fitted(self._load("test"), self.preprocessing, held_bytes=self.held_bytes))
+
+    @cached_property
+    def _carved(self) -> tuple[Source, np.ndarray, np.ndarray]:
+        """Train as it came, the positions to train on, and those held out: none where validation pictures came too."""
+        source = self._load("train")
+        if catalog.load(self.dataset, self.root, "val") is not None:
+            return source, np.arange(len(source)), np.arange(0)
+        kept, held = carve(source.labels, self.val_fraction, self.seed, source.groups)
+        if not len(held):
+            raise ValueError(
+                f"nothing to validate on: no class has two pictures to train on (classes: {shown(self.classes)})"
+            )
+        return source, kept, held
+
+    def _readable(self, source: Source, samples: np.ndarray) -> np.ndarray:
+        """Those that can be read, where others are skipped; no other picture takes their place."""
+        if self.bad_images == "fail":
+            return samples
+        left, problems = readable(source, self.preprocessing, samples)
+        self.skipped.extend(problems.values())
+        for problem in problems.values():
+            warnings.warn(f"left out: {problem}", stacklevel=2)
+        return left
+
+    def _load(self, split: catalog.Split) -> Source:
+        source = catalog.load(self.dataset, self.root, split)
+        assert source is not None, f"every set has a {split} split"
+        return source
