@@ -231,3 +231,17 @@ def test_an_interrupted_job_goes_on_where_it_stopped(job):
     do(first, cells[:3])
     second, ran = job()
     assert do(second, cells) == 0 and ran == cells[3:]
+
+
+@pytest.mark.gpu
+def test_workers_share_a_gpu_in_bfloat16(config: Path, tmp_path: Path):
+    """None of them forked from a process that has used CUDA, which would end each with an error."""
+    out = tmp_path / "out"
+    done = call(*command(config, out, "--compare_precision", "32-true", "--dry-run"))
+    assert "bf16-mixed" in done.stdout and "at once on cuda" in done.stdout, done.stderr
+    done = call(*command(config, out, "--compare_precision", "32-true"))
+    assert done.returncode == 0, done.stderr
+    rows = {row["key"]: row for row in read(out / ROWS)}
+    assert {row["status"] for row in rows.values()} == {"done"} and "run-vit-30-0-32-true" in rows
+    assert all(row["hardware"]["gpus"] for row in rows.values())
+    assert rows["run-cnn-100-0-bf16-mixed"]["n_test"] == 359
