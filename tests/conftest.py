@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import jaxtyping
-import lightning  # noqa: F401  before scikit-learn, after which typing would order its `int | float` options float first
 import pytest
 import torch
 from beartype import BeartypeConf, beartype

@@ -26,7 +26,7 @@ from vit.experiments.runner import Runner
 from vit.experiments.workers import Failed
 
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))}
 OF_THE_MOMENT = ("fit_seconds", "seconds", "train_images_per_s", "started", "hardware")
 
 

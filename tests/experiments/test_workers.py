@@ -53,7 +53,7 @@ def command(tmp_path: Path, *tasks: str, method: str = "fork") -> list[str]:
     return [sys.executable, str(script(tmp_path)), method, str(tmp_path / "logs"), *tasks]
 
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))}
 
 
 def test_results_failures_and_deaths_come_back_and_end_nothing_else(tmp_path: Path):

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 import torch
 import yaml
-from jsonargparse import ArgumentError, Namespace, set_parsing_settings
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -96,6 +98,7 @@ class VitCLI(LightningCLI):
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        integers_first(parser)
         parser.link_arguments("seed_everything", "data.seed")
         if self.command == "fit":
             for name, compute in (("num_classes", _num_classes), ("in_chans", _in_chans), ("img_size", _img_size)):
@@ -174,6 +177,18 @@ class VitCLI(LightningCLI):
     def _known_options(self) -> list[str]:
         parsed = [option.lstrip("-") for action in self.parser._actions for option in action.option_strings]
         return [*parsed, *OUR_OPTIONS[self.command]]
+
+
+def integers_first(parser: ArgumentParser) -> None:
+    """Let every option that is a number or a share read 1 as the number.
+
+    Types are tried in order, and typing keeps one object for unions that differ in order only: whichever package was
+    imported first decides whether ``int | float`` reads 1 as 1.0, all of it.
+    """
+    for action in parser._actions:
+        members = get_args(hint) if (hint := getattr(action, "_typehint", None)) else ()
+        if {int, float} <= set(members):
+            action._typehint = reduce(or_, sorted(members, key=lambda member: member is float))  # pyright: ignore
 
 
 def choose_accelerator(asked: Any) -> Any:
