@@ -219,7 +219,9 @@ def test_fit_test_predict_as_typed(tmp_path, monkeypatch, capfd) -> None:
     assert err == ""
     first, second, third, fourth, *table = out.splitlines()
     assert re.fullmatch(r"epoch 1/1  val/loss .*", first)
-    assert re.fullmatch(r"runs/mine: val/loss \d\.\d{4}, val/acc [01]\.\d{4}; next: vit test runs/mine", second)
+    assert re.fullmatch(
+        r"runs/mine: val/loss \d\.\d{4}, val/acc [01]\.\d{4}; \d+ s, \d+% of it waiting .*; next: .*", second
+    )
     assert re.fullmatch(r"photos: accuracy \S+ \(95 % interval \S+ to \S+, n = 4\)", third)
     assert re.fullmatch(r"val/loss \S+, val/acc \S+", fourth)
     assert table[0].split() == ["picture", "class", "probability", "then"] and len(table) == 12

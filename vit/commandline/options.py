@@ -186,9 +186,11 @@ def integers_first(parser: ArgumentParser) -> None:
     imported first decides whether ``int | float`` reads 1 as 1.0, all of it.
     """
     for action in parser._actions:
-        members = get_args(hint) if (hint := getattr(action, "_typehint", None)) else ()
-        if {int, float} <= set(members):
-            action._typehint = reduce(or_, sorted(members, key=lambda member: member is float))  # pyright: ignore
+        hint = getattr(action, "_typehint", None)
+        if {int, float} <= set(get_args(hint)):
+            members = [member for member in get_args(hint) if member is not int]
+            members.insert(members.index(float), int)
+            action._typehint = reduce(or_, members)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def choose_accelerator(asked: Any) -> Any:
