@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 
 class Grid(NamedTuple):
@@ -79,25 +80,43 @@ class Layout:
         grid: patch grid and prefix of this call.
         mask: who may be attended to, None for everyone.
         index: (b n) raster positions of the kept patches, None for all in order.
+        sizes: (b 2) patch rows and columns of each picture where pictures of different sizes share the grid, see
+            `padded`; None where all fill it.
 
     Raises:
-        ValueError: the mask is not as long as the sequence.
+        ValueError: the mask is not as long as the sequence, or sizes come without a mask that leaves the padding out.
     """
 
     grid: Grid
     mask: Mask | None = None
     index: Int[Tensor, "b n"] | None = None
+    sizes: Int[Tensor, "b 2"] | None = None
 
     def __post_init__(self) -> None:
+        if self.sizes is not None and (self.mask is None or self.mask.keys is None):
+            raise ValueError("sizes say that there is padding: expected a mask whose keys leave it out, got none")
         for name in ("keys", "pairs"):
             value = None if self.mask is None else getattr(self.mask, name)
             if value is not None and value.shape[-1] != self.tokens:
                 raise ValueError(f"mask {name} cover {value.shape[-1]} tokens, but the sequence has {self.tokens}")
 
+    @classmethod
+    def padded(cls, grid: Grid, sizes: Int[Tensor, "b 2"]) -> "Layout":
+        """Pictures of ``sizes`` (patch rows and columns) at the top left of one grid: what lies beyond is padding."""
+        rows, columns = cls(grid).coordinates(sizes.device).unbind(-1)
+        inside = (rows < sizes[:, :1]) & (columns < sizes[:, 1:])
+        return cls(grid, Mask(keys=F.pad(inside, (grid.num_prefix, 0), value=True)), sizes=sizes)
+
     @property
     def tokens(self) -> int:
         """Tokens in the sequence, prefix included."""
         return self.grid.tokens if self.index is None else self.grid.num_prefix + self.index.shape[1]
+
+    @property
+    def patch_keys(self) -> Bool[Tensor, "b n"] | None:
+        """Which patch tokens take part; None for all."""
+        keys = None if self.mask is None else self.mask.keys
+        return None if keys is None else keys[:, self.grid.num_prefix :]
 
     def coordinates(self, device: torch.device) -> Float[Tensor, "p n 2"]:
         """Row and column of each patch token, in patches: (b or 1, n, 2)."""

@@ -14,9 +14,11 @@ from vit.layers.patches import (
     PatchEmbed,
     PatchEmbedFactory,
     Size,
+    Sizes,
     default_patch_size,
     pair,
     patch_grid,
+    patch_grids,
 )
 from vit.layers.pooling import ClassToken, MapPool, MaxPool, MeanPool, PoolFactory, SeqPool
 from vit.layers.positions import (
@@ -71,9 +73,11 @@ __all__ = [
     "SinCos1d",
     "SinCos2d",
     "Size",
+    "Sizes",
     "SwiGLU",
     "default_patch_size",
     "pair",
     "patch_grid",
+    "patch_grids",
     "resize_positions",
 ]

@@ -1,17 +1,23 @@
-"""Images to patch tokens, and dropping patch tokens."""
+"""Images to patch tokens, and dropping patch tokens.
+
+Patch embeddings are called ``(images (b c height width), sizes) -> (b n c)``; ``sizes`` (b 2) are the pixel heights and
+widths of pictures that lie at the top left of a padded batch, None where nothing is padded.
+"""
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import final
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vit.tokens import Layout
 
 Size = tuple[int, int]
+Sizes = Int[Tensor, "b 2"]
 PatchEmbedFactory = Callable[[int, int, Size], nn.Module]
 
 
@@ -44,6 +50,23 @@ def patch_grid(height: int, width: int, patch_size: Size) -> Size:
     return height // patch_size[0], width // patch_size[1]
 
 
+def patch_grids(images: Float[Tensor, "b c height width"], sizes: Sizes, patch_size: Size) -> Sizes:
+    """Patches per column and per row of each picture of a padded batch, given their ``sizes`` in pixels.
+
+    Raises:
+        ValueError: not one size per picture, one that is not positive or beyond the batch's, or a side that is not
+            divisible by the patch's.
+    """
+    height, width = images.shape[2:]
+    if len(sizes) != len(images):
+        raise ValueError(f"expected a size for each of the {len(images)} pictures, got {len(sizes)}")
+    for rows, columns in sizes.tolist():
+        if not (0 < rows <= height and 0 < columns <= width):
+            raise ValueError(f"picture {rows}x{columns} does not lie within the batch's {height}x{width} pixels")
+        patch_grid(rows, columns, patch_size)
+    return sizes // torch.tensor(patch_size, device=sizes.device)
+
+
 @final
 class PatchEmbed(nn.Module):
     """One linear map of each patch's pixels: (b c height width) -> (b n embed_dim).  Dosovitskiy et al. 2021, eq. 1."""
@@ -52,7 +75,9 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size)
 
-    def forward(self, images: Float[Tensor, "b c height width"]) -> Float[Tensor, "b n {self.proj.out_channels}"]:
+    def forward(
+        self, images: Float[Tensor, "b c height width"], sizes: Sizes | None = None
+    ) -> Float[Tensor, "b n {self.proj.out_channels}"]:
         return rearrange(self.proj(images), "b c y x -> b (y x) c")
 
 
@@ -62,6 +87,8 @@ class ConvStem(nn.Module):
 
     Channels double up to ``embed_dim`` while the sides halve; each convolution is followed by BatchNorm and ReLU, and a
     1x1 convolution ends the stem. Looks beyond its patch, so masked pretraining refuses it or masks pixels first.
+    A padded picture gets the values it has alone: padding is zeroed before each convolution, as what lies beyond the
+    border is, and does not count in the BatchNorms' statistics.
 
     Raises:
         ValueError: a patch side is not a power of two.
@@ -82,13 +109,35 @@ class ConvStem(nn.Module):
         self.convolutions = nn.Sequential(*stages)
         self.proj = nn.Conv2d(widths[-1], embed_dim, 1)
 
-    def forward(self, images: Float[Tensor, "b c height width"]) -> Float[Tensor, "b n {self.proj.out_channels}"]:
-        return rearrange(self.proj(self.convolutions(images)), "b c y x -> b (y x) c")
+    def forward(
+        self, images: Float[Tensor, "b c height width"], sizes: Sizes | None = None
+    ) -> Float[Tensor, "b n {self.proj.out_channels}"]:
+        x = self.convolutions(images) if sizes is None else self._within(images, sizes)
+        return rearrange(self.proj(x), "b c y x -> b (y x) c")
+
+    def _within(self, images: Float[Tensor, "b c height width"], sizes: Sizes) -> Float[Tensor, "b d y x"]:
+        full = torch.tensor(images.shape[2:], device=sizes.device)
+        x = images.masked_fill(~_inside(images, sizes), 0.0)
+        for convolution, norm, act in zip(*(self.convolutions[start::3] for start in range(3)), strict=True):
+            x = convolution(x)
+            inside = _inside(x, sizes * torch.tensor(x.shape[2:], device=sizes.device) // full)[:, 0]
+            pixels = rearrange(x, "b c y x -> b y x c")
+            normed = rearrange(act(norm(rearrange(pixels[inside], "n c -> 1 c n 1"))), "1 c n 1 -> n c")
+            pixels = torch.zeros_like(pixels, dtype=normed.dtype).masked_scatter(inside[..., None], normed)
+            x = rearrange(pixels, "b y x c -> b c y x")
+        return x
+
+
+def _inside(images: Float[Tensor, "b c height width"], sizes: Sizes) -> Bool[Tensor, "b 1 height width"]:
+    rows, columns = (torch.arange(side, device=images.device) for side in images.shape[2:])
+    return ((rows[:, None] < sizes[:, :1, None]) & (columns < sizes[:, 1:, None]))[:, None]
 
 
 @final
 class PatchDropout(nn.Module):
     """Keep a random subset of each image's patch tokens in training; prefix tokens stay.  Liu et al. 2022.
+
+    Of a padded image the share is that of its own patches; what else its row keeps is padding.
 
     Args:
         rate: share of patches dropped, in [0, 1); at least one is kept.
@@ -105,6 +154,21 @@ class PatchDropout(nn.Module):
             return tokens, layout
         prefix, patches = tokens[:, : layout.grid.num_prefix], tokens[:, layout.grid.num_prefix :]
         kept = max(1, round(patches.shape[1] * (1 - self.rate)))
-        index = torch.rand(patches.shape[:2], device=tokens.device).argsort(dim=1)[:, :kept].sort(dim=1).values
+        draws, keys = torch.rand(patches.shape[:2], device=tokens.device), layout.patch_keys
+        if keys is not None:
+            draws = draws.masked_fill(~keys, 2.0)  # last
+        index, rank = draws.argsort(dim=1)[:, :kept].sort(dim=1)
         chosen = patches.gather(1, index[..., None].expand(-1, -1, patches.shape[2]))
-        return torch.cat((prefix, chosen), dim=1), layout.keep(index)
+        layout = layout.keep(index)
+        if keys is not None:
+            own = (keys.sum(dim=1, keepdim=True) * (1 - self.rate)).round().clamp(min=1)
+            layout = _without_keys(layout, rank >= own)
+        return torch.cat((prefix, chosen), dim=1), layout
+
+
+def _without_keys(layout: Layout, dropped: Bool[Tensor, "b n"]) -> Layout:
+    """The layout with further patch tokens that are padding."""
+    assert layout.mask is not None and layout.mask.keys is not None
+    front = layout.grid.num_prefix
+    keys = torch.cat((layout.mask.keys[:, :front], layout.mask.keys[:, front:] & ~dropped), dim=1)
+    return replace(layout, mask=replace(layout.mask, keys=keys))

@@ -99,7 +99,7 @@ class MapPool(nn.Module):
     def forward(self, tokens: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b c"]:
         patches, keys = _patches(tokens, layout)
         grid = Grid(layout.grid.height, layout.grid.width)
-        visible = Layout(grid, None if keys is None else Mask(keys=keys), layout.index)
+        visible = Layout(grid, None if keys is None else Mask(keys=keys), layout.index, layout.sizes)
         x = self.attention(self.latent.expand(tokens.shape[0], -1, -1), patches, visible)
         x = x + self.mlp(self.norm(x))
         return rearrange(x, "b 1 c -> b c")
@@ -107,6 +107,4 @@ class MapPool(nn.Module):
 
 def _patches(tokens: Tensor, layout: Layout) -> tuple[Float[Tensor, "b n c"], Bool[Tensor, "b n"] | None]:
     """The patch tokens and, where some are padding, which of them count."""
-    front = layout.grid.num_prefix
-    keys = None if layout.mask is None or layout.mask.keys is None else layout.mask.keys[:, front:]
-    return tokens[:, front:], keys
+    return tokens[:, layout.grid.num_prefix :], layout.patch_keys

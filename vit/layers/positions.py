@@ -1,7 +1,8 @@
 """Positions of patches: added to the tokens (learned, sin-cos) or turned into the queries and keys (rotary).
 
-Added positions are called ``(patches (b n c), grid) -> (b n c)`` before prefix tokens join, so resizing stays a plain
-2-D zoom (big_vision's rule). Prefix tokens carry no position: they are told apart by their own learned vectors.
+Added positions are called ``(patches (b n c), grid, sizes) -> (b n c)`` before prefix tokens join, so resizing stays a
+plain 2-D zoom (big_vision's rule); ``sizes`` (b 2) as in `Layout`, each picture then gets the positions it has alone.
+Prefix tokens carry no position: they are told apart by their own learned vectors.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vit.layers.patches import Sizes
 from vit.tokens import Grid, Layout
 
 PositionFactory = Callable[[int, Grid], nn.Module]
@@ -25,7 +27,7 @@ class NoPositions(nn.Module):
     def __init__(self, dim: int, grid: Grid) -> None:
         super().__init__()
 
-    def forward(self, x: Float[Tensor, "b n c"], grid: Grid) -> Float[Tensor, "b n c"]:
+    def forward(self, x: Float[Tensor, "b n c"], grid: Grid, sizes: Sizes | None = None) -> Float[Tensor, "b n c"]:
         return x
 
 
@@ -38,8 +40,17 @@ class LearnedPositions(nn.Module):
         self.grid = Grid(grid.height, grid.width)
         self.embed = nn.Parameter(torch.randn(1, grid.patches, dim) * 0.02)
 
-    def forward(self, x: Float[Tensor, "b n c"], grid: Grid) -> Float[Tensor, "b n c"]:
-        return x + resize_positions(self.embed, self.grid, grid).to(x.dtype)
+    def forward(self, x: Float[Tensor, "b n c"], grid: Grid, sizes: Sizes | None = None) -> Float[Tensor, "b n c"]:
+        if sizes is None:
+            return x + resize_positions(self.embed, self.grid, grid).to(x.dtype)
+        own, picture = sizes.unique(dim=0, return_inverse=True)
+        tables = [self._resized(height, width, grid) for height, width in own.tolist()]
+        return x + torch.stack(tables)[picture].to(x.dtype)
+
+    def _resized(self, height: int, width: int, grid: Grid) -> Float[Tensor, "n c"]:
+        """Resized to a smaller grid, zero on the padding that fills ``grid``."""
+        table = rearrange(resize_positions(self.embed, self.grid, Grid(height, width)), "1 (y x) c -> y x c", y=height)
+        return rearrange(F.pad(table, (0, 0, 0, grid.width - width, 0, grid.height - height)), "y x c -> (y x) c")
 
 
 @final
@@ -58,7 +69,7 @@ class SinCos2d(nn.Module):
             raise ValueError(f"2-D sin-cos positions need channels divisible by 4, got {dim}")
         self.dim, self.temperature = dim, temperature
 
-    def forward(self, x: Float[Tensor, "b n c"], grid: Grid) -> Float[Tensor, "b n c"]:
+    def forward(self, x: Float[Tensor, "b n c"], grid: Grid, sizes: Sizes | None = None) -> Float[Tensor, "b n c"]:
         rows, columns = Layout(grid).coordinates(x.device).unbind(-1)
         halves = (_sin_cos(position, self.dim // 2, self.temperature) for position in (rows, columns))
         return x + torch.cat(tuple(halves), dim=-1).to(x.dtype)
@@ -78,8 +89,9 @@ class SinCos1d(nn.Module):
             raise ValueError(f"1-D sin-cos positions need an even number of channels, got {dim}")
         self.dim, self.temperature = dim, temperature
 
-    def forward(self, x: Float[Tensor, "b n c"], grid: Grid) -> Float[Tensor, "b n c"]:
-        raster = torch.arange(grid.patches, device=x.device).float()[None]
+    def forward(self, x: Float[Tensor, "b n c"], grid: Grid, sizes: Sizes | None = None) -> Float[Tensor, "b n c"]:
+        rows, columns = Layout(grid).coordinates(x.device).unbind(-1)
+        raster = rows * (grid.width if sizes is None else sizes[:, 1:]) + columns
         return x + _sin_cos(raster, self.dim, self.temperature).to(x.dtype)
 
 

@@ -21,9 +21,11 @@ from vit.layers import (
     PositionFactory,
     SelfAttention,
     Size,
+    Sizes,
     default_patch_size,
     pair,
     patch_grid,
+    patch_grids,
 )
 from vit.spec import keeps_spec
 from vit.tokens import Grid, Layout
@@ -90,23 +92,38 @@ class Backbone(nn.Module):
         self.norm = norm(embed_dim)
         self.apply(init_weights)
 
-    def forward(self, images: Float[Tensor, "b c height width"]) -> tuple[Float[Tensor, "b n d"], Layout]:
-        tokens, layout = self.patch_drop(*self.embed(images))
+    def forward(
+        self, images: Float[Tensor, "b c height width"], sizes: Sizes | None = None
+    ) -> tuple[Float[Tensor, "b n d"], Layout]:
+        tokens, layout = self.patch_drop(*self.embed(images, sizes))
         return self.encode(tokens, layout), layout
 
-    def embed(self, images: Float[Tensor, "b c height width"]) -> tuple[Float[Tensor, "b n d"], Layout]:
+    def embed(
+        self, images: Float[Tensor, "b c height width"], sizes: Sizes | None = None
+    ) -> tuple[Float[Tensor, "b n d"], Layout]:
         """Patch tokens with positions, prefix tokens in front; apart from `encode` so that others can step between.
 
+        Args:
+            images: a batch; pictures of different sizes lie at the top left of it, whatever fills the rest.
+            sizes: their heights and widths in pixels, None where all are as large as the batch. Each picture then gets
+                the tokens it has alone; those of the padding are zero and masked, see `Layout.padded`.
+
         Raises:
-            ValueError: wrong channel count, or an image not divisible by the patch.
+            ValueError: wrong channel count, an image not divisible by the patch, or sizes beyond the batch's.
         """
         channels, height, width = images.shape[1:]
         if channels != self.in_chans:
             raise ValueError(f"the model takes images of {self.in_chans} channels, got {channels}")
         grid = Grid(*patch_grid(height, width, self.patch_size), prefix=self.grid.prefix)
-        patches = self.pos_embed(self.patch_embed(images), grid)
+        layout = Layout(grid)
+        if sizes is not None:
+            sizes = sizes.to(images.device)
+            layout = Layout.padded(grid, patch_grids(images, sizes, self.patch_size))
+        patches = self.pos_embed(self.patch_embed(images, sizes), grid, layout.sizes)
+        if layout.patch_keys is not None:
+            patches = patches.masked_fill(~layout.patch_keys[..., None], 0.0)
         prefix = self.prefix_tokens.expand(images.shape[0], -1, -1).to(patches.dtype)
-        return torch.cat((prefix, patches), dim=1), Layout(grid)
+        return torch.cat((prefix, patches), dim=1), layout
 
     def encode(self, tokens: Float[Tensor, "b n d"], layout: Layout) -> Float[Tensor, "b n d"]:
         """All blocks and the final norm."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vit.layers import Size, pair
+from vit.layers import Size, Sizes, pair
 from vit.spec import keeps_spec
 
 SMALL = 64
@@ -63,36 +63,38 @@ class CNN(nn.Module):
         self._format = _memory_format(self.net)
         self.to(memory_format=self._format)
 
-    def forward(self, images: Float[Tensor, "b c height width"]) -> Float[Tensor, "b k"]:
+    def forward(self, images: Float[Tensor, "b c height width"], sizes: Sizes | None = None) -> Float[Tensor, "b k"]:
         """
         Raises:
-            ValueError: wrong channel count.
+            ValueError: wrong channel count, or ``sizes`` of padded pictures.
         """
-        return self.net(self._formatted(images))
+        return self.net(self._formatted(images, sizes))
 
-    def features(self, images: Float[Tensor, "b c height width"]) -> Float[Tensor, "b d"]:
+    def features(self, images: Float[Tensor, "b c height width"], sizes: Sizes | None = None) -> Float[Tensor, "b d"]:
         """What the classifier's last linear map sees: timm's ``pre_logits``.
 
         Raises:
-            ValueError: wrong channel count.
+            ValueError: wrong channel count, or ``sizes`` of padded pictures.
         """
-        return self.with_features(images)[1]
+        return self.with_features(images, sizes)[1]
 
     def with_features(
-        self, images: Float[Tensor, "b c height width"]
+        self, images: Float[Tensor, "b c height width"], sizes: Sizes | None = None
     ) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b d"]]:
         """Logits and `features` in one pass.
 
         Raises:
-            ValueError: wrong channel count.
+            ValueError: wrong channel count, or ``sizes`` of padded pictures.
         """
         net: Any = self.net
-        maps = net.forward_features(self._formatted(images))
+        maps = net.forward_features(self._formatted(images, sizes))
         return net.forward_head(maps), net.forward_head(maps, pre_logits=True)
 
-    def _formatted(self, images: Tensor) -> Tensor:
+    def _formatted(self, images: Tensor, sizes: Sizes | None) -> Tensor:
         if images.shape[1] != self.in_chans:
             raise ValueError(f"the model takes images of {self.in_chans} channels, got {images.shape[1]}")
+        if sizes is not None:
+            raise ValueError("a CNN sees padding as part of the picture: expected pictures of one size, got sizes")
         return images.contiguous(memory_format=self._format)
 
 

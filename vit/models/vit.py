@@ -5,7 +5,7 @@ from typing import cast, final
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vit.layers import Head, HeadFactory, Size
+from vit.layers import Head, HeadFactory, Size, Sizes
 from vit.models.backbone import Backbone, BackboneFactory, init_weights
 from vit.spec import keeps_spec
 
@@ -39,16 +39,17 @@ class ViT(nn.Module):
         self.head = head(self.backbone.embed_dim, self.backbone.grid, num_classes)
         self.head.apply(init_weights)
 
-    def forward(self, images: Float[Tensor, "b c height width"]) -> Float[Tensor, "b k"]:
-        return self.head(*self.backbone(images))
+    def forward(self, images: Float[Tensor, "b c height width"], sizes: Sizes | None = None) -> Float[Tensor, "b k"]:
+        """Logits; ``sizes`` (b 2), in pixels, of pictures padded to one batch, see `Backbone.embed`."""
+        return self.head(*self.backbone(images, sizes))
 
-    def features(self, images: Float[Tensor, "b c height width"]) -> Float[Tensor, "b d"]:
+    def features(self, images: Float[Tensor, "b c height width"], sizes: Sizes | None = None) -> Float[Tensor, "b d"]:
         """What the head's linear map sees: the pooled tokens; both tokens side by side of a `DistilledHead`."""
-        return self.head.features(*self.backbone(images))
+        return self.head.features(*self.backbone(images, sizes))
 
     def with_features(
-        self, images: Float[Tensor, "b c height width"]
+        self, images: Float[Tensor, "b c height width"], sizes: Sizes | None = None
     ) -> tuple[Float[Tensor, "b k"], Float[Tensor, "b d"]]:
         """Logits and `features` in one pass."""
-        features = self.features(images)
+        features = self.features(images, sizes)
         return self.head.classify(features), features
