@@ -8,10 +8,21 @@ from torch.testing import assert_close
 
 from tests.analysis.nets import rollout_loop, share_matrix, small_images, small_vit, softmax_weights
 from tests.helpers import redrawn
+from vit.analysis.maps import attention_matrix
 from vit.analysis.record import record
 from vit.analysis.rollout import rollout, rollout_map
 from vit.attention import Mechanism
-from vit.layers import DistilledHead, Identity, MapPool, MaxPool, MeanPool
+from vit.layers import (
+    AdditivePool,
+    DistilledHead,
+    GumbelPool,
+    HierarchicalPool,
+    Identity,
+    MapPool,
+    MaxPool,
+    MeanPool,
+    ReinforcePool,
+)
 from vit.layers.block import Block
 from vit.models import Backbone, ViT
 from vit.tokens import Layout
@@ -117,6 +128,22 @@ def test_attention_pooling_is_read_by_the_pools_own_attention():
     rolled = rollout_loop([layer[1] for layer in layers])
     expected = pool[1].mean(0)[0] @ rolled[1:, 1:]
     assert_close(seen.heat[1], expected.view(3, 5), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "pool", [AdditivePool, partial(HierarchicalPool, region=2), ReinforcePool, GumbelPool], ids=str
+)
+def test_a_pool_of_weights_is_read_by_them(pool):
+    """Attention inside the pool, as a hierarchical one has, is no layer of the rollout."""
+    net, images = small_vit(("reg",), pool=pool), small_images()
+    seen = rollout_map(net, images)
+    assert seen.reading == "attention pool"
+    *layers, read = record(net, images)
+    assert len(layers) == 3
+    weights = net.head.pool.weights(*net.backbone(images))
+    assert_close(attention_matrix(read)[:, 0, 0], weights)
+    rolled = rollout_loop([softmax_weights(layer.q, layer.k)[1] for layer in layers])
+    assert_close(seen.heat[1], (weights[1] @ rolled[1:, 1:]).view(3, 5), rtol=0, atol=1e-10)
 
 
 def test_a_distilled_head_is_read_at_both_its_tokens():

@@ -47,8 +47,9 @@ def mean_weights(layout: Layout) -> Float[Tensor, "p n"]:
 def head_weights(net: nn.Module, calls: list[Recorded]) -> tuple[Float[Tensor, "p n"], str]:
     """The weights with which the head of ``net`` pools its tokens, and what that is called.
 
-    Class (and distillation) tokens, mean pooling and attention pooling are followed exactly. For another pool the mean
-    over patches stands in, and the name says so.
+    Class (and distillation) tokens, mean pooling and attention pooling are followed exactly, hard attention to the one
+    patch it reads, hierarchical by the product of its two levels' weights (its encoders are not followed). For another
+    pool the mean over patches stands in, and the name says so.
     """
     layout = next(call.layout for call in calls if call.within)
     tokens = [layout.grid.prefix[part.position] for part in net.modules() if isinstance(part, ClassToken)]

@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from typing_extensions import override
 
 from vit.attention import Mechanism
-from vit.tokens import Layout
+from vit.layers import WeightedPool
+from vit.tokens import Grid, Layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +35,24 @@ class Recorded:
         return self.out.shape[2] == self.v.shape[2]
 
 
+@final
+class Read(Mechanism):
+    """q v: what a `WeightedPool` takes from its patches, its weights being the one query."""
+
+    inputs = ("q", "v")
+
+    @override
+    def forward(
+        self, q: Float[Tensor, "b h n m"], k: Tensor | None, v: Float[Tensor, "b h m e"], layout: Layout
+    ) -> Float[Tensor, "b h n e"]:
+        return q @ v
+
+
 @torch.no_grad()
 def record(net: nn.Module, images: Float[Tensor, "b c height width"]) -> list[Recorded]:
     """Run ``net(images)`` in eval mode and return its mechanisms' calls, first to last.
 
+    A `WeightedPool` is one call, of its weights on its patches (`Read`); mechanisms inside it are its own affair.
     Forward hooks on the Mechanism modules do it: those always fire, whatever fused kernel computes the attention. They
     are removed and every module's training flag is put back, also when the net raises. Pass an uncompiled net.
 
@@ -50,8 +66,15 @@ def record(net: nn.Module, images: Float[Tensor, "b c height width"]) -> list[Re
         q, k, v, layout = inputs
         calls.append(Recorded(q, k, v, layout, out, mechanism))
 
-    mechanisms = [module for module in net.modules() if isinstance(module, Mechanism)]
+    def read(pool: nn.Module, inputs: tuple[Any, ...], out: Tensor) -> None:
+        assert isinstance(pool, WeightedPool)
+        calls.append(_reading(pool, *inputs))
+
+    pools = [module for module in net.modules() if isinstance(module, WeightedPool)]
+    inside = {part for pool in pools for part in pool.modules()}
+    mechanisms = [module for module in net.modules() if isinstance(module, Mechanism) and module not in inside]
     handles = [mechanism.register_forward_hook(keep) for mechanism in mechanisms]
+    handles += [pool.register_forward_hook(read) for pool in pools]
     try:
         with evaluating(net):
             net(images)
@@ -64,6 +87,13 @@ def record(net: nn.Module, images: Float[Tensor, "b c height width"]) -> list[Re
             "expected a net with attention blocks that is not compiled, such as vit.models.ViT"
         )
     return calls
+
+
+def _reading(pool: WeightedPool, tokens: Tensor, layout: Layout) -> Recorded:
+    weights, patches = pool.weights(tokens, layout)[:, None, None], tokens[:, None, layout.grid.num_prefix :]
+    grid = Grid(layout.grid.height, layout.grid.width)
+    weights = weights.to(patches.dtype)
+    return Recorded(weights, None, patches, Layout(grid, None, layout.index), weights @ patches, Read())
 
 
 @contextmanager

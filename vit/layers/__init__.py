@@ -1,10 +1,13 @@
 """Parts: images to tokens, tokens to tokens, tokens to vectors and logits."""
 
+from vit.layers.additive import AdditivePool
 from vit.layers.attend import CrossAttention, MixerFactory, SelfAttention
 from vit.layers.block import Block, BlockFactory, ConformerBlock, PostNormBlock
 from vit.layers.conv import ConvModule
 from vit.layers.encoder import Encoder
+from vit.layers.hard import Choice, GumbelPool, ReinforcePool
 from vit.layers.heads import DistilledHead, Head, HeadFactory, LinearHead
+from vit.layers.hierarchical import HierarchicalPool
 from vit.layers.mixers import Identity
 from vit.layers.mlp import Mlp, MlpFactory, SwiGLU
 from vit.layers.norm import LayerNorm, NormFactory
@@ -32,10 +35,13 @@ from vit.layers.positions import (
     resize_positions,
 )
 from vit.layers.residual import DropPath, LayerScale, Residual
+from vit.layers.weighted import WeightedPool
 
 __all__ = [
+    "AdditivePool",
     "Block",
     "BlockFactory",
+    "Choice",
     "ClassToken",
     "ConformerBlock",
     "ConvModule",
@@ -44,8 +50,10 @@ __all__ = [
     "DistilledHead",
     "DropPath",
     "Encoder",
+    "GumbelPool",
     "Head",
     "HeadFactory",
+    "HierarchicalPool",
     "Identity",
     "LayerNorm",
     "LayerScale",
@@ -65,6 +73,7 @@ __all__ = [
     "PoolFactory",
     "PositionFactory",
     "PostNormBlock",
+    "ReinforcePool",
     "Residual",
     "Rotary2d",
     "RotaryFactory",
@@ -75,6 +84,7 @@ __all__ = [
     "Size",
     "Sizes",
     "SwiGLU",
+    "WeightedPool",
     "default_patch_size",
     "pair",
     "patch_grid",

@@ -19,6 +19,7 @@ from vit.data.order import Loader
 from vit.models import load_init
 from vit.spec import spec
 from vit.tasks import optim
+from vit.tasks.choice import answer
 from vit.tasks.finite import Finite, Policy
 from vit.tasks.losses import Criterion, CrossEntropy, class_weights
 
@@ -88,12 +89,15 @@ class Classifier(L.LightningModule):
         targets = F.one_hot(labels, len(self._data.classes)).float()
         if self.mixing is not None:
             images, targets = self.mixing(images, targets)
-        loss = self.criterion(self(images), targets, self.class_weights).mean()
-        self._finite.see(samples, loss)
+        logits, choice = answer(self.net, images)
+        losses = self.criterion(logits, targets, self.class_weights)
+        loss = losses.mean()
+        total = loss if choice is None else loss + choice.term(losses)
+        self._finite.see(samples, total)
         self.log("train/loss_step", loss, prog_bar=True)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
-        return loss
+        return total
 
     @override
     def validation_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, "b k"]:
