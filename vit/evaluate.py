@@ -20,6 +20,7 @@ from vit.commandline.trained import Trained, open_trained
 from vit.data import catalog
 from vit.data.source import Batch
 from vit.files import write_atomically
+from vit.models.token_labels import refuse_token_labels
 from vit.tasks.answers import Answer, Answers
 from vit.tasks.observer import Observer
 
@@ -113,6 +114,8 @@ def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]
     if model is None:
         raise ValueError(f"vit {command} expects a model: `vit {command} runs/mine`")
     trained = open_trained(model)
+    if command != "validate":
+        refuse_token_labels(trained.net, model)
     config = trained.evaluation_config()
     config["data"] = _data(command, config.get("data", {}), args)
     cli = VitCLI(command, [f"--config={resolve('base')}", f"--config={json.dumps(config)}", *with_configs(args)[0]])

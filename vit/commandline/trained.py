@@ -10,6 +10,7 @@ from torch import nn
 from vit import bundle
 from vit.commandline.runfolder import BEST, CONFIG, LAST, nearby
 from vit.data.images import Preprocessing
+from vit.models.token_labels import refuse_token_labels
 from vit.spec import build
 from vit.tasks.checkpoint import load_checkpoint
 
@@ -27,7 +28,12 @@ class Trained:
     manifest_hash: str | None = None
 
     def model(self) -> bundle.Model:
-        """Ready to predict."""
+        """Ready to predict.
+
+        Raises:
+            ValueError: the net labels patches.
+        """
+        refuse_token_labels(self.net, self.folder)
         return bundle.Model(self.net, self.classes, self.preprocessing, {})
 
     def evaluation_config(self) -> dict[str, Any]:

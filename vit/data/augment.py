@@ -67,3 +67,11 @@ class Augment:
         # Not `set_random_seed(key)`: that seeds every step alike, so a picture is mirrored exactly when it is erased.
         self.compose.set_random_state(np.random.default_rng(key), random.Random(key))
         return self.compose(image=pixels)["image"]
+
+    def both(
+        self, pixels: UInt8[np.ndarray, "h w c"], mask: UInt8[np.ndarray, "h w"], key: int
+    ) -> tuple[UInt8[np.ndarray, "h w c"], UInt8[np.ndarray, "h w"]]:
+        """The same for a picture, moved along with its mask, in which what comes in from beyond the border is 0."""
+        self.compose.set_random_state(np.random.default_rng(key), random.Random(key))
+        result = self.compose(image=pixels, mask=mask)
+        return result["image"], result["mask"]

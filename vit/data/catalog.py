@@ -116,11 +116,23 @@ def load(dataset: str | None, root: str | None, split: Split) -> Source | None:
     if name in LAYOUTS:
         return _listing(name, root).splits.get(split)
     if name in SCENES:
-        scenes = Scenes(SCENES[name], *STREAMS[split])
-        return Source(scenes, scenes.labels)
+        drawn = scenes(name, root, split)
+        return Source(drawn, drawn.labels)
     if split == "val":
         return None
     return known.digits(split) if name == "digits" else known.torchvision(name, Path(root or DOWNLOADS), split)
+
+
+def scenes(dataset: str | None, root: str | None, split: Split) -> Scenes:
+    """What generates a split.
+
+    Raises:
+        ValueError: a set that is not generated.
+    """
+    name = resolve(dataset, root)
+    if name not in SCENES:
+        raise ValueError(f"masks of objects come with {' and '.join(SCENES)}, got {name}")
+    return Scenes(SCENES[name], *STREAMS[split])
 
 
 def ignored(dataset: str | None, root: str | None) -> dict[str, int]:
@@ -138,10 +150,10 @@ def manifest(dataset: str | None, root: str | None) -> str:
     name = resolve(dataset, root)
     digest = hashlib.sha256("\n".join(describe(dataset, root).classes).encode())
     if name in SCENES:
-        scenes = Scenes(SCENES[name], STREAMS["train"][0], 256)
-        digest.update(f"{scenes.task} {VERSION} {STREAMS}".encode())
-        digest.update(scenes.labels.tobytes())
-        digest.update(scenes.pictures(range(256)).tobytes())
+        some = Scenes(SCENES[name], STREAMS["train"][0], 256)
+        digest.update(f"{some.task} {VERSION} {STREAMS}".encode())
+        digest.update(some.labels.tobytes())
+        digest.update(some.pictures(range(256)).tobytes())
         return digest.hexdigest()
     if name not in LAYOUTS:
         source = load(dataset, root, "train")

@@ -3,19 +3,24 @@
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from vit.data import catalog
 from vit.data.folder import expand
 from vit.data.images import Preprocessing
+from vit.data.masked import MaskedBatches
 from vit.data.order import Loader, Plan, Position
-from vit.data.source import HELD_BYTES, Augmentation, Batch, Batches, Level, Part, Source, readable
+from vit.data.source import HELD_BYTES, Batch, Batches, Level, Part, Source, readable
 from vit.data.splits import Splits
+
+if TYPE_CHECKING:
+    from vit.data.augment import Augment
 
 
 class Images(L.LightningDataModule):
@@ -48,6 +53,7 @@ class Images(L.LightningDataModule):
         num_workers: Processes that prepare batches; 0 is right for small pictures, which are kept in memory.
         cache_gb: Splits up to so many GB, decoded, are kept in memory; 0 reads every picture anew when it is wanted.
         pictures: What to predict: files, folders or patterns.
+        masks: Have the objects' masks come along, of scenes_shape and scenes_texture, for `-c task/label_tokens`.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class Images(L.LightningDataModule):
         num_workers: int = 0,
         cache_gb: float = HELD_BYTES / 1e9,
         pictures: list[str] | None = None,
+        masks: bool = False,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -95,6 +102,7 @@ class Images(L.LightningDataModule):
         self.num_workers = num_workers
         self.cache_gb = cache_gb
         self.pictures = pictures or []
+        self.masks = masks
         self.preprocessing: Preprocessing = catalog.preprocessing(dataset, root, img_size, channels)
 
     @cached_property
@@ -161,13 +169,14 @@ class Images(L.LightningDataModule):
         train, _ = self._splits.fit
         labels = train.source.labels[train.samples] if self.balanced else None
         plan = Plan(train.samples, self.batch_size, shuffle=True, seed=self.seed, labels=labels)
-        return self._loader(Batches(train.source, self.preprocessing, self._augmentation()), plan, self._position)
+        return self._loader(self._batches(train.source, "train", self._augmentation()), plan, self._position)
 
     def val_dataloader(self) -> Loader[Batch]:
-        return self._in_order(self._splits.fit[1])
+        train, val = self._splits.fit
+        return self._in_order(val, "train" if val.source is train.source else "val")
 
     def test_dataloader(self) -> Loader[Batch]:
-        return self._in_order(self._splits.test)
+        return self._in_order(self._splits.test, "test")
 
     def predict_dataloader(self) -> Loader[Batch]:
         files = self.picture_files
@@ -175,7 +184,7 @@ class Images(L.LightningDataModule):
         samples, self.unreadable = readable(source, self.preprocessing, np.arange(len(files)))
         if not len(samples):
             raise ValueError(f"no picture to predict can be read: {self.unreadable[0]}")
-        return self._in_order(Part(source, samples))
+        return self._in_order(Part(source, samples), None)
 
     @cached_property
     def _splits(self) -> Splits:
@@ -191,7 +200,7 @@ class Images(L.LightningDataModule):
             held_bytes=round(1e9 * self.cache_gb),
         )
 
-    def _augmentation(self) -> Augmentation | None:
+    def _augmentation(self) -> "Augment | None":
         if self.augment == "none":
             return None
         from vit.data.augment import Augment  # seconds of imports that only training needs
@@ -200,10 +209,17 @@ class Images(L.LightningDataModule):
         flip = own if self.flip is None else self.flip
         return Augment(self.augment, self.preprocessing.img_size, self.preprocessing.channels, flip)
 
-    def _in_order(self, part: Part) -> Loader[Batch]:
-        return self._loader(Batches(part.source, self.preprocessing), Plan(part.samples, self.batch_size), self._peer)
+    def _in_order(self, part: Part, split: catalog.Split | None) -> Loader[Batch]:
+        return self._loader(self._batches(part.source, split), Plan(part.samples, self.batch_size), self._peer)
 
-    def _loader(self, batches: Batches, plan: Plan, position: Callable[[], Position]) -> Loader[Batch]:
+    def _batches(self, source: Source, split: catalog.Split | None, augment: "Augment | None" = None) -> Dataset[Any]:
+        """Of pictures to predict, which are in no split, there are no masks."""
+        if not self.masks or split is None:
+            return Batches(source, self.preprocessing, augment)
+        plain, scenes = Batches(source, self.preprocessing), catalog.scenes(self.dataset, self.root, split)
+        return MaskedBatches(plain, scenes, None if augment is None else augment.both)
+
+    def _loader(self, batches: Dataset[Any], plan: Plan, position: Callable[[], Position]) -> Loader[Batch]:
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return Loader(batches, plan, position, self.num_workers, pin_memory=on_cuda)
 

@@ -61,6 +61,11 @@ class Scenes:
         if self.count < 0:
             raise ValueError(f"count must not be negative, got {self.count}")
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of every picture."""
+        return SIDE, SIDE
+
     def __len__(self) -> int:
         return self.count
 

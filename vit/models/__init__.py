@@ -3,6 +3,7 @@
 from vit.models.backbone import Backbone, BackboneFactory
 from vit.models.cnn import CNN
 from vit.models.pretrained import load_init
+from vit.models.token_labels import TokenLabels
 from vit.models.variants import VARIANTS, Variant, plain_vit
 from vit.models.vit import ViT
 from vit.models.weights import from_timm, load_weights, to_timm
@@ -12,6 +13,7 @@ __all__ = [
     "VARIANTS",
     "Backbone",
     "BackboneFactory",
+    "TokenLabels",
     "Variant",
     "ViT",
     "from_timm",

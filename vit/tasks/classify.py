@@ -85,7 +85,7 @@ class Classifier(L.LightningModule):
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        images, labels, samples = batch
+        images, labels, samples = batch.images, batch.labels, batch.index
         targets = F.one_hot(labels, len(self._data.classes)).float()
         if self.mixing is not None:
             images, targets = self.mixing(images, targets)
