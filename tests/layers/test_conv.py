@@ -107,9 +107,9 @@ def test_shifting_the_picture_shifts_the_inside() -> None:
 @pytest.mark.parametrize(
     ("layout", "message"),
     [
-        (Layout(Grid(4, 4), Mask(causal=True)), "it cannot honour a causal mask$"),
+        (Layout(Grid(4, 4), Mask(causal=True)), "^ConvModule .* it cannot honour a causal mask$"),
         (Layout(Grid(4, 4), Mask(pairs=torch.ones(1, 16, 16).bool())), "it cannot honour a mask of pairs$"),
-        (Layout(Grid(8, 5), index=torch.arange(16)[None]), "^a convolution needs .* got a kept subset of 16 of 40$"),
+        (Layout(Grid(8, 5), index=torch.arange(16)[None]), "^ConvModule needs .* got a kept subset of 16 of 40$"),
         (Layout(Grid(5, 3)), "^the layout has 15 tokens, got 16$"),
     ],
     ids=["causal", "pairs", "kept", "tokens"],

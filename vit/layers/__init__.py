@@ -1,13 +1,17 @@
 """Parts: images to tokens, tokens to tokens, tokens to vectors and logits."""
 
 from vit.layers.additive import AdditivePool
+from vit.layers.aft import AFTConv, AFTFull, AFTLocal, AFTSimple
 from vit.layers.attend import CrossAttention, MixerFactory, SelfAttention
 from vit.layers.block import Block, BlockFactory, ConformerBlock, PostNormBlock
 from vit.layers.conv import ConvModule
+from vit.layers.depthwise import DepthwiseConv1d, DepthwiseConv2d, NeighbourMean
 from vit.layers.encoder import Encoder
+from vit.layers.fourier import Fourier
 from vit.layers.hard import Choice, GumbelPool, ReinforcePool
 from vit.layers.heads import DistilledHead, Head, HeadFactory, LinearHead
 from vit.layers.hierarchical import HierarchicalPool
+from vit.layers.lstm import BiLstm
 from vit.layers.mixers import Identity
 from vit.layers.mlp import Mlp, MlpFactory, SwiGLU
 from vit.layers.norm import LayerNorm, NormFactory
@@ -34,22 +38,34 @@ from vit.layers.positions import (
     SinCos2d,
     resize_positions,
 )
+from vit.layers.reduction import SpatialReduction
 from vit.layers.residual import DropPath, LayerScale, Residual
+from vit.layers.scan import Columns, Order, OrderFactory, Raster, Reverse, Scan, Snake
+from vit.layers.token_mlp import SpatialGating, TokenMlp
 from vit.layers.weighted import WeightedPool
 
 __all__ = [
+    "AFTConv",
+    "AFTFull",
+    "AFTLocal",
+    "AFTSimple",
     "AdditivePool",
+    "BiLstm",
     "Block",
     "BlockFactory",
     "Choice",
     "ClassToken",
+    "Columns",
     "ConformerBlock",
     "ConvModule",
     "ConvStem",
     "CrossAttention",
+    "DepthwiseConv1d",
+    "DepthwiseConv2d",
     "DistilledHead",
     "DropPath",
     "Encoder",
+    "Fourier",
     "GumbelPool",
     "Head",
     "HeadFactory",
@@ -65,25 +81,35 @@ __all__ = [
     "MixerFactory",
     "Mlp",
     "MlpFactory",
+    "NeighbourMean",
     "NoPositions",
     "NormFactory",
+    "Order",
+    "OrderFactory",
     "PatchDropout",
     "PatchEmbed",
     "PatchEmbedFactory",
     "PoolFactory",
     "PositionFactory",
     "PostNormBlock",
+    "Raster",
     "ReinforcePool",
     "Residual",
+    "Reverse",
     "Rotary2d",
     "RotaryFactory",
+    "Scan",
     "SelfAttention",
     "SeqPool",
     "SinCos1d",
     "SinCos2d",
     "Size",
     "Sizes",
+    "Snake",
+    "SpatialGating",
+    "SpatialReduction",
     "SwiGLU",
+    "TokenMlp",
     "WeightedPool",
     "default_patch_size",
     "pair",

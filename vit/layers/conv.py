@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vit.layers.honour import check_tokens, keys_of, refuse_order, refuse_pairs, refuse_subset
 from vit.layers.norm import LayerNorm
 from vit.layers.patches import Size, pair
 from vit.tokens import Grid, Layout
@@ -46,24 +47,14 @@ class ConvModule(nn.Module):
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:
-        _check(x, layout)
-        front = layout.grid.num_prefix
+        check_tokens(x, layout)
+        refuse_subset(self, layout)
+        refuse_order(self, layout)
+        refuse_pairs(self, layout)
+        front, keys = layout.grid.num_prefix, keys_of(layout)
         patches = F.glu(self.pointwise1(x[:, front:]))
-        if layout.mask is not None and layout.mask.keys is not None:
-            patches = patches.masked_fill(~layout.mask.keys[:, front:, None], 0.0)
+        if keys is not None:
+            patches = patches.masked_fill(~keys[:, front:, None], 0.0)
         image = self.depthwise(rearrange(patches, "b (y x) c -> b c y x", y=layout.grid.height))
         mixed = F.silu(self.norm(rearrange(image, "b c y x -> b (y x) c")))
         return F.pad(self.drop(self.pointwise2(mixed)), (0, 0, front, 0))
-
-
-def _check(x: Tensor, layout: Layout) -> None:
-    mask = layout.mask
-    if layout.index is not None:
-        kept = f"{layout.index.shape[1]} of {layout.grid.patches}"
-        raise ValueError(f"a convolution needs every patch of the grid in order, got a kept subset of {kept}")
-    if mask is not None and mask.causal:
-        raise ValueError("a convolution sees its patches' neighbours on all sides: it cannot honour a causal mask")
-    if mask is not None and mask.pairs is not None:
-        raise ValueError("a convolution sees the same neighbours everywhere: it cannot honour a mask of pairs")
-    if x.shape[1] != layout.tokens:
-        raise ValueError(f"the layout has {layout.tokens} tokens, got {x.shape[1]}")
