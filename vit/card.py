@@ -105,8 +105,10 @@ def _architecture(net: nn.Module) -> str:
     if not isinstance(net, ViT):
         return f"A {type(net).__name__}"
     backbone = net.backbone
-    kinds = [type(block).__name__ for block in backbone.encoder.blocks]
+    encoder = backbone.encoder
+    kinds = [type(block).__name__ for block in encoder.layers]
     blocks = " and ".join(f"{kinds.count(kind)} of {kind}" for kind in dict.fromkeys(kinds))
+    blocks += " (sharing weights)" if len(encoder.blocks) < len(encoder.layers) else ""
     height, width = backbone.patch_size
     return f"A ViT of {backbone.embed_dim} channels on patches of {height}x{width} pixels, blocks: {blocks or 'none'}"
 

@@ -167,7 +167,7 @@ def test_a_hybrid_is_a_backbone_with_other_blocks() -> None:
 
 
 def test_a_hybrid_refuses_dropped_patches() -> None:
-    with pytest.raises(ValueError, match=r"^a convolution needs every patch of the grid in order, got .* 8 of 15$"):
+    with pytest.raises(ValueError, match=r"^ConvModule needs every patch of the grid in order, got .* 8 of 15$"):
         hybrid().train()(torch.randn(2, 3, 12, 20))
 
 

@@ -89,5 +89,5 @@ def _step(matrix: Float[Tensor, "b h n n"]) -> Float[Tensor, "b n n"]:
 
 
 def _blocks_without_attention(net: nn.Module) -> int:
-    blocks = [block for encoder in net.modules() if isinstance(encoder, Encoder) for block in encoder.blocks]
+    blocks = [block for encoder in net.modules() if isinstance(encoder, Encoder) for block in encoder.layers]
     return sum(not any(isinstance(part, Mechanism) for part in block.modules()) for block in blocks)

@@ -41,7 +41,8 @@ class AFTFull(nn.Module):
     def __init__(self, dim: int, grid: Grid, rank: int = 32) -> None:
         super().__init__()
         self.grid = grid
-        self.q, self.k, self.v, self.proj = (nn.Linear(dim, dim) for _ in range(4))
+        self.q, self.v, self.proj = (nn.Linear(dim, dim) for _ in range(3))
+        self.k = nn.Linear(dim, dim, bias=False)  # a bias would cancel
         self.row = nn.Parameter(torch.randn(grid.tokens, rank) * 0.02)
         self.column = nn.Parameter(torch.randn(grid.tokens, rank) * 0.02)
 
@@ -67,7 +68,8 @@ class AFTSimple(nn.Module):
 
     def __init__(self, dim: int, grid: Grid) -> None:
         super().__init__()
-        self.q, self.k, self.v, self.proj = (nn.Linear(dim, dim) for _ in range(4))
+        self.q, self.v, self.proj = (nn.Linear(dim, dim) for _ in range(3))
+        self.k = nn.Linear(dim, dim, bias=False)  # a bias would cancel
 
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:
         check_tokens(x, layout)
@@ -99,7 +101,8 @@ class AFTLocal(nn.Module):
         super().__init__()
         self.grid = grid
         self.reach = _half(window_size)
-        self.q, self.k, self.v, self.proj = (nn.Linear(dim, dim) for _ in range(4))
+        self.q, self.v, self.proj = (nn.Linear(dim, dim) for _ in range(3))
+        self.k = nn.Linear(dim, dim, bias=False)  # a bias would cancel
         self.row = nn.Parameter(torch.randn(grid.tokens, rank) * 0.02)
         self.column = nn.Parameter(torch.randn(grid.tokens, rank) * 0.02)
 
@@ -139,7 +142,8 @@ class AFTConv(nn.Module):
     def __init__(self, dim: int, grid: Grid, kernel_size: int | Size = 7) -> None:
         super().__init__()
         self.reach = _half(kernel_size)
-        self.q, self.k, self.v, self.proj = (nn.Linear(dim, dim) for _ in range(4))
+        self.q, self.v, self.proj = (nn.Linear(dim, dim) for _ in range(3))
+        self.k = nn.Linear(dim, dim, bias=False)  # a bias would cancel
         self.kernel = nn.Parameter(torch.zeros(dim, 1, *(2 * half + 1 for half in self.reach)))
 
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:

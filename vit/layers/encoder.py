@@ -15,23 +15,40 @@ from vit.tokens import Grid, Layout
 class Encoder(nn.Module):
     """Blocks one after another: (b n c) -> (b n c).
 
+    With ``share_layers`` there is one block per entry of ``blocks``, which is run ``count`` times (Lan et al. 2020,
+    ALBERT, section 3.1: all parameters shared); weights, checkpoints and optimisers hold it once.
+
     Args:
         dim: channels.
         grid: sizes the blocks' parameters.
         blocks: (factory, count) in order, so that a stack may begin with one kind and end with another.
-        drop_path: stochastic depth rate of the last block; rates rise linearly from 0 (Huang et al. 2016).
+        drop_path: stochastic depth rate of the last layer; rates rise linearly from 0 (Huang et al. 2016). A shared
+            block has one rate, the mean of those of the layers it stands for: as many layers are dropped as without.
+        share_layers: whether the layers of one entry are one block.
     """
 
     def __init__(
-        self, dim: int, grid: Grid, blocks: Sequence[tuple[BlockFactory, int]], drop_path: float = 0.0
+        self,
+        dim: int,
+        grid: Grid,
+        blocks: Sequence[tuple[BlockFactory, int]],
+        drop_path: float = 0.0,
+        share_layers: bool = False,
     ) -> None:
         super().__init__()
-        factories = [factory for factory, count in blocks for _ in range(count)]
-        rates = torch.linspace(0, drop_path, len(factories)).tolist()
-        built = (factory(dim, grid, rate) for factory, rate in zip(factories, rates, strict=True))
+        apart = [(factory, 1) for factory, count in blocks for _ in range(count)]
+        runs = [(factory, count) for factory, count in blocks if count > 0] if share_layers else apart
+        self.times = [count for _, count in runs]
+        rates = torch.linspace(0, drop_path, sum(self.times)).split(self.times)
+        built = (factory(dim, grid, float(own.mean())) for (factory, _), own in zip(runs, rates, strict=True))
         self.blocks = nn.ModuleList(built)
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The blocks in the order they run, a shared one as often as it does."""
+        return [block for block, times in zip(self.blocks, self.times, strict=True) for _ in range(times)]
+
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:
-        for block in self.blocks:
+        for block in self.layers:
             x = block(x, layout)
         return x

@@ -49,6 +49,8 @@ class Backbone(nn.Module):
         block: the block of every layer that ``early`` does not claim.
         early: (block, count) pairs for the first layers, counted in ``depth``: early convolution, late attention.
         drop_path: stochastic depth rate of the last block.
+        share_layers: one block for all layers of ``block``, one for those of each entry of ``early`` (Lan et al. 2020,
+            ALBERT); its drop-path rate is the mean of theirs, see `Encoder`.
         norm: final norm.
 
     Raises:
@@ -70,6 +72,7 @@ class Backbone(nn.Module):
         block: BlockFactory = Block,
         early: Sequence[tuple[BlockFactory, int]] = (),
         drop_path: float = 0.0,
+        share_layers: bool = False,
         norm: NormFactory = LayerNorm,
     ) -> None:
         super().__init__()
@@ -88,7 +91,7 @@ class Backbone(nn.Module):
         self.prefix_tokens = nn.Parameter(torch.randn(1, len(prefix), embed_dim) * 0.02)
         self.pos_embed = pos_embed(embed_dim, self.grid)
         self.patch_drop = PatchDropout(patch_drop)
-        self.encoder = Encoder(embed_dim, self.grid, [*early, (block, late)], drop_path)
+        self.encoder = Encoder(embed_dim, self.grid, [*early, (block, late)], drop_path, share_layers)
         self.norm = norm(embed_dim)
         self.apply(init_weights)
 

@@ -55,6 +55,8 @@ def parts_without_seat(net: ViT) -> list[str]:
 def _options_without_seat(net: ViT) -> Iterator[str]:
     """Options that the seated classes have and timm's lack; a state dict would carry them over unseen."""
     for path, module in net.named_modules():
+        if isinstance(module, layers.Encoder) and len(module.blocks) < len(module.layers):
+            yield f"{path} (shared layers)"
         if isinstance(module, Softmax) and module.scale is not None:
             yield f"{path} (scale {module.scale})"
         if isinstance(module, layers.SelfAttention) and len(set(module.widths)) > 1:
