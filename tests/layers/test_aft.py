@@ -1,0 +1,137 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from tests.helpers import B, random, redrawn
+from vit.layers import AFTConv, AFTFull, AFTLocal, AFTSimple
+from vit.tokens import Grid, Layout, Mask
+
+C = 5
+GRID = Grid(3, 4, prefix=("cls", "reg"))
+N = GRID.tokens
+
+
+def naive(mixer: nn.Module, x: Tensor, bias: Tensor, mask: Mask | None = None) -> Tensor:
+    """Eq. 2 with every weight written out; bias (n n c)."""
+    scores = mixer.k(x)[:, None] + bias
+    if mask is not None:
+        scores = scores.masked_fill(~mask.allowed(x.shape[1], x.device)[..., None], -math.inf)
+    return mixer.proj(mixer.q(x).sigmoid() * (scores.softmax(dim=2) * mixer.v(x)[:, None]).sum(dim=2))
+
+
+def places(reach: int) -> Tensor:
+    """(12 12 2) row and column of patch j less those of i, and whether both are within reach."""
+    where = Layout(GRID).coordinates(torch.device("cpu"))[0].long()
+    return where[None, :] - where[:, None], ((where[None, :] - where[:, None]).abs() <= reach).all(dim=-1)
+
+
+def bias_of(mixer: nn.Module) -> Tensor:
+    bias = torch.zeros(N, N, C, dtype=torch.float64)
+    if isinstance(mixer, AFTFull):
+        bias += (mixer.row @ mixer.column.T)[..., None]
+    elif isinstance(mixer, AFTLocal):
+        near = torch.ones(N, N, dtype=torch.bool)
+        near[2:, 2:] = places(1)[1]
+        bias += ((mixer.row @ mixer.column.T) * near)[..., None]
+    elif isinstance(mixer, AFTConv):
+        offset, near = places(1)
+        for i, j in near.nonzero().tolist():
+            dy, dx = offset[i, j].tolist()
+            bias[2 + i, 2 + j] = mixer.kernel[:, 0, 1 + dy, 1 + dx]
+    return bias
+
+
+KEYS = torch.tensor([[True] * N, [True, False] * (N // 2)])
+PAIRS = torch.tensor([[(3 * i + 5 * j) % 4 != 1 or i == j for j in range(N)] for i in range(N)])[None]
+MASKS = {
+    "none": None,
+    "keys": Mask(keys=KEYS),
+    "causal": Mask(causal=True),
+    "all": Mask(keys=KEYS, causal=True, prefix=torch.tensor([2, 5]), pairs=PAIRS),
+}
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize("kind", [AFTFull, AFTSimple, AFTLocal, AFTConv])
+def test_equals_the_formula_forward_and_backward(kind: type[nn.Module], mask: Mask | None) -> None:
+    if kind is AFTConv and mask is not None and mask.causal:
+        pytest.skip("refused, see test_mixers.py")
+    size = {AFTLocal: {"window_size": 3}, AFTConv: {"kernel_size": 3}}.get(kind, {})
+    mixer, x = redrawn(kind(C, GRID, **size)), random(B, N, C).requires_grad_()
+    ours, wanted = mixer(x, Layout(GRID, mask)), naive(mixer, x, bias_of(mixer), mask)
+    assert_close(ours, wanted)
+    direction, inputs = random(*ours.shape), (x, *mixer.parameters())
+    gradients = torch.autograd.grad((ours * direction).sum(), inputs)
+    for mine, theirs in zip(gradients, torch.autograd.grad((wanted * direction).sum(), inputs), strict=True):
+        assert_close(mine, theirs)
+
+
+def test_a_window_over_the_whole_grid_is_aft_full() -> None:
+    full, local = redrawn(AFTFull(C, GRID)), redrawn(AFTLocal(C, GRID, window_size=7))
+    local.load_state_dict(full.state_dict())
+    x = random(B, N, C)
+    assert_close(local(x, Layout(GRID)), full(x, Layout(GRID)))
+
+
+def test_more_queries_than_are_masked_at_once() -> None:
+    grid, x = Grid(5, 13), random(B, 65, C)
+    mixer = redrawn(AFTSimple(C, grid))
+    assert_close(
+        mixer(x, Layout(grid, Mask(causal=True))),
+        naive(mixer, x, torch.zeros(65, 65, 1).double(), Mask(causal=True)),
+    )
+
+
+def test_by_hand() -> None:
+    """k = log 3 and 0, v = 4 and 8, q = 0: half of (3 * 4 + 8) / 4."""
+    mixer = AFTSimple(1, Grid(1, 2))
+    with torch.no_grad():
+        for linear, weight, bias in (
+            (mixer.q, 0, 0),
+            (mixer.k, math.log(3), None),
+            (mixer.v, -4, 8),
+            (mixer.proj, 1, 0),
+        ):
+            linear.weight.fill_(weight)
+            if bias is not None:
+                linear.bias.fill_(bias)
+    out = mixer(torch.tensor([[[1.0], [0.0]]]), Layout(Grid(1, 2)))
+    assert_close(out, torch.full((1, 2, 1), 2.5))
+
+
+@pytest.mark.parametrize("mask", [None, Mask(keys=KEYS), Mask(causal=True)], ids=["none", "keys", "causal"])
+@pytest.mark.parametrize("kind", [AFTFull, AFTSimple, AFTLocal, AFTConv])
+def test_keys_sixty_times_as_large_stay_right(kind: type[nn.Module], mask: Mask | None) -> None:
+    """In float32, where exp(89) overflows: near the float64 formula, gradients finite."""
+    if kind is AFTConv and mask is not None and mask.causal:
+        pytest.skip("refused, see test_mixers.py")
+    size = {AFTLocal: {"window_size": 3}, AFTConv: {"kernel_size": 3}}.get(kind, {})
+    mixer, x = redrawn(kind(C, GRID, **size)), random(B, N, C)
+    with torch.no_grad():
+        mixer.k.weight.mul_(60)
+    assert mixer.k(x).abs().max() > 89
+    wanted = naive(mixer, x, bias_of(mixer), mask)
+    out = mixer.float()(x.float().requires_grad_(), Layout(GRID, mask))
+    seen = torch.ones(B, N, dtype=torch.bool) if mask is None or mask.keys is None else mask.keys
+    assert_close(out[seen], wanted[seen].float(), rtol=1e-3, atol=1e-3)
+    out.sum().backward()
+    assert all(p.grad.isfinite().all() for p in mixer.parameters())
+
+
+def test_runs_in_float32_inside_autocast() -> None:
+    """Weights of 2,000 tokens that bfloat16 would not add up: its sum of ones ends at 256."""
+    grid = Grid(1, 2000)
+    mixer, x = AFTSimple(4, grid), torch.ones(1, 2000, 4)
+    exact = mixer(x, Layout(grid))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_close(mixer(x, Layout(grid)).float(), exact, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("size", [0, 2, (3, 4), (-1, 3)])
+def test_windows_have_a_middle(size: int | tuple[int, int]) -> None:
+    for build in (lambda: AFTLocal(C, GRID, size), lambda: AFTConv(C, GRID, size)):
+        with pytest.raises(ValueError, match=r"^window sides must be odd and at least 1, got -?\dx\d$"):
+            build()
