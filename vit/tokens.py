@@ -59,16 +59,22 @@ class Mask:
 
     def allowed(self, n: int, device: torch.device) -> Bool[Tensor, "p n n"]:
         """The dense form: (b or 1, n, n), True where query i may see key j."""
-        allowed = torch.ones(1, n, n, dtype=torch.bool, device=device)
+        everyone = torch.arange(n, device=device)
+        return self.between(everyone, everyone).expand(-1, n, n)
+
+    def between(self, queries: Int[Tensor, "*s n"], keys: Int[Tensor, "*t m"]) -> Bool[Tensor, "p *tokens m"]:
+        """`allowed` at some tokens only: (b or 1, ..., n, m), True where token queries[i] may see token keys[j]."""
+        i, j = queries[..., :, None], keys[..., None, :]
+        allowed = torch.ones_like(j, dtype=torch.bool)[None]
         if self.causal:
-            allowed = allowed.tril()
+            allowed = (j <= i)[None]
         if self.prefix is not None:
-            both_ways = torch.arange(n, device=device) < self.prefix[:, None]
-            allowed = allowed | (both_ways[:, :, None] & both_ways[:, None, :])
+            length = self.prefix.view(-1, *(1 for _ in i.shape))
+            allowed = allowed | ((i < length) & (j < length))
         if self.pairs is not None:
-            allowed = allowed & self.pairs
+            allowed = allowed & self.pairs[:, i, j]
         if self.keys is not None:
-            allowed = allowed & self.keys[:, None, :]
+            allowed = allowed & self.keys[:, j]
         return allowed
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from vit.attention import Mechanism
+from vit.attention import Mechanism, Projections
 from vit.layers import WeightedPool
 from vit.tokens import Grid, Layout
 
@@ -19,7 +19,7 @@ from vit.tokens import Grid, Layout
 class Recorded:
     """One call of a mechanism, tensors as they were: on their device, in their precision, without gradient.
 
-    ``q`` or ``k`` is None where the mechanism does not take it.
+    ``q`` or ``k`` is None where the mechanism does not take it; ``second`` holds the second set of one that wants two.
     """
 
     q: Float[Tensor, "b h n d"] | None
@@ -28,6 +28,7 @@ class Recorded:
     layout: Layout
     out: Float[Tensor, "b h n e"]
     mechanism: Mechanism
+    second: Projections | None = None
 
     @property
     def within(self) -> bool:
@@ -63,8 +64,8 @@ def record(net: nn.Module, images: Float[Tensor, "b c height width"]) -> list[Re
 
     def keep(mechanism: nn.Module, inputs: tuple[Any, ...], out: Tensor) -> None:
         assert isinstance(mechanism, Mechanism)
-        q, k, v, layout = inputs
-        calls.append(Recorded(q, k, v, layout, out, mechanism))
+        q, k, v, layout, *second = inputs
+        calls.append(Recorded(q, k, v, layout, out, mechanism, *second))
 
     def read(pool: nn.Module, inputs: tuple[Any, ...], out: Tensor) -> None:
         assert isinstance(pool, WeightedPool)

@@ -2,12 +2,20 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vit.tokens import Grid, Layout
+
+
+class Projections(NamedTuple):
+    """One set of queries, keys and values; None for what a mechanism does not take."""
+
+    q: Float[Tensor, "b h n d"] | None
+    k: Float[Tensor, "b h m d"] | None
+    v: Float[Tensor, "b h m e"]
 
 
 class Mechanism(nn.Module, ABC):
@@ -20,6 +28,10 @@ class Mechanism(nn.Module, ABC):
 
     inputs: ClassVar[tuple[str, ...]] = ("q", "k", "v")
     """The projections it wants; those it leaves out arrive as None."""
+
+    second: ClassVar[bool] = False
+    """Whether it wants a second set of them, projected by weights of its own: the argument after ``layout``. It has to
+    be linear in both sets' values together."""
 
     @abstractmethod
     def forward(

@@ -2,10 +2,11 @@
 
 from typing import final
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from vit.attention.masks import sdpa_mask
 from vit.attention.mechanism import Mechanism
 from vit.tokens import Grid, Layout
 
@@ -35,20 +36,6 @@ class Softmax(Mechanism):
         v: Float[Tensor, "b h m e"],
         layout: Layout,
     ) -> Float[Tensor, "b h n e"]:
-        mask, causal = _mask_for_sdpa(q, k, layout)
+        mask, causal = sdpa_mask(q, k, layout)
         dropout = self.attn_drop if self.training else 0.0
         return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal, scale=self.scale)
-
-
-def _mask_for_sdpa(q: Tensor, k: Tensor, layout: Layout) -> tuple[Bool[Tensor, "p 1 #n m"] | None, bool]:
-    """The mask in the cheapest form a fused kernel takes: a flag, one row of keys, or the dense matrix."""
-    mask, n, m = layout.mask, q.shape[2], k.shape[2]
-    if mask is None:
-        return None, False
-    if n != m and (mask.causal or mask.pairs is not None):
-        raise ValueError(f"a causal or pairwise mask needs as many queries as keys; got {n} queries, {m} keys")
-    if mask.pairs is None and not mask.causal:
-        return (None if mask.keys is None else mask.keys[:, None, None, :]), False
-    if mask.causal and mask.keys is None and mask.pairs is None and mask.prefix is None:
-        return None, True
-    return mask.allowed(n, q.device)[:, None], False

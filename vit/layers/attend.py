@@ -1,13 +1,13 @@
 """Projections and heads around any mechanism."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import final
 
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vit.attention import MechanismFactory, Softmax
+from vit.attention import MechanismFactory, Projections, Softmax
 from vit.layers.norm import NormFactory
 from vit.layers.positions import RotaryFactory
 from vit.tokens import Grid, Layout
@@ -20,7 +20,8 @@ MixerFactory = Callable[[int, Grid], nn.Module]
 class SelfAttention(nn.Module):
     """Project tokens to queries, keys and values, mix with a mechanism, join the heads and project back.
 
-    Only the projections that the mechanism names in ``inputs`` exist; they share one matrix, ``qkv``.
+    Only the projections that the mechanism names in ``inputs`` exist, twice if it wants a ``second`` set; they share
+    one matrix, ``qkv``.
 
     Args:
         dim: channels in and out.
@@ -60,7 +61,8 @@ class SelfAttention(nn.Module):
         self.num_heads = num_heads
         self.mechanism = mechanism(num_heads, head_dim, grid)
         widths = {"q": head_dim, "k": head_dim, "v": value_dim}
-        self.widths = [num_heads * widths[name] for name in self.mechanism.inputs]
+        self.sets = 2 if self.mechanism.second else 1
+        self.widths = [num_heads * widths[name] for name in self.mechanism.inputs] * self.sets
         self.qkv = nn.Linear(dim, sum(self.widths), bias=qkv_bias)
         self.q_norm = nn.Identity() if qk_norm is None else qk_norm(head_dim)
         self.k_norm = nn.Identity() if qk_norm is None else qk_norm(head_dim)
@@ -69,13 +71,21 @@ class SelfAttention(nn.Module):
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:
-        q, k, v = self.project(x, layout)
-        mixed = self.mechanism(q, k, v, layout)
+        first, *second = self.project_sets(x, layout)
+        mixed = self.mechanism(*first, layout, *second)
         return self.proj_drop(self.proj(rearrange(mixed, "b h n e -> b n (h e)")))
 
-    def project(self, x: Float[Tensor, "b n c"], layout: Layout) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Queries, keys (b h n d) and values (b h n e) as the mechanism sees them; None for what it does not take."""
+    def project(self, x: Float[Tensor, "b n c"], layout: Layout) -> Projections:
+        """Queries, keys and values as the mechanism sees them; the first set where it wants two."""
+        return self.project_sets(x, layout)[0]
+
+    def project_sets(self, x: Float[Tensor, "b n c"], layout: Layout) -> list[Projections]:
+        """One set or two, as the mechanism wants."""
         parts = self.qkv(x).split(self.widths, dim=-1)
+        each = len(parts) // self.sets
+        return [self._set(parts[i * each : (i + 1) * each], layout) for i in range(self.sets)]
+
+    def _set(self, parts: Sequence[Tensor], layout: Layout) -> Projections:
         heads = {
             name: rearrange(part, "b n (h d) -> b h n d", h=self.num_heads)
             for name, part in zip(self.mechanism.inputs, parts, strict=True)
@@ -85,7 +95,7 @@ class SelfAttention(nn.Module):
             q = self._place(self.q_norm(q), layout)
         if k is not None:
             k = self._place(self.k_norm(k), layout)
-        return q, k, heads.get("v")
+        return Projections(q, k, heads["v"])
 
     def _place(self, x: Float[Tensor, "b h n d"], layout: Layout) -> Float[Tensor, "b h n d"]:
         return x if self.rotary is None else self.rotary(x, layout)
