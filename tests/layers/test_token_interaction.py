@@ -75,7 +75,7 @@ def test_logits_depend_on_the_order_of_patches_with_convolutions(mixer: type) ->
     assert (net(shuffled_patches(images)) - net(images)).abs().max() > 1e-3
 
 
-@over(keys=True)
+@over(keys=True, any_length=True, borderless=True)
 @pytest.mark.parametrize("kind", [Block, ConformerBlock])
 @pytest.mark.parametrize("pool", [MeanPool, MaxPool, SeqPool, MapPool])
 def test_a_padded_batch_gives_the_features_of_each_sample_alone(pool: type, kind: type, member: Member) -> None:
