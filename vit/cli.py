@@ -120,15 +120,16 @@ def _check(args: list[str]) -> int:
 def _study(args: list[str]) -> int:
     name = args[0] if args else "--help"
     if name in ("-h", "--help"):
-        print("\n".join(f"vit study {study:<10}{summary}" for study, summary in STUDIES.items()))
+        print("\n".join(f"vit study {study:<11}{summary}" for study, summary in STUDIES.items()))
         return 0
     if name not in STUDIES:
         near = difflib.get_close_matches(name, STUDIES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(STUDIES)}"
         raise ValueError(f"unknown study {name!r}; {hint}")
-    from vit.experiments import datasize, report
+    from vit.experiments import datasize, mechanisms, report
 
-    return report.main(args[1:]) if name == "report" else datasize.main(args[1:])
+    mains = {"data-size": datasize.main, "mechanisms": mechanisms.main, "report": report.main}
+    return mains[name](args[1:])
 
 
 def _demo(args: list[str]) -> int:
@@ -159,6 +160,7 @@ Options follow as --trainer.max_epochs 10 or --data.root my_photos/; `vit fit --
 
 STUDIES = {
     "data-size": "which architecture, and would more pictures help? Arms x sizes x seeds; --help lists the options",
+    "mechanisms": "accuracy, speed and memory of mixers, readouts, positions: --vary mixer|readout|position|block",
     "report": "DIR [--size N]: a study's report once more, with advice for N pictures of your own",
 }
 COMMANDS = {

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from vit.experiments.arms import Candidate, macs, matched, parameters, select
+from vit.analysis.cost import macs, parameters
+from vit.experiments.arms import Candidate, matched, select
 from vit.models import plain_vit
 
 CANDIDATES = {name: Candidate([f"model/{name}"], "width", 0.1, 10.0) for name in ("vit", "hybrid", "cnn")}

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,8 @@ import yaml
 import vit
 from tests.experiments.studies import YAML, study
 from vit.data.module import Images
-from vit.experiments import datasize
-from vit.experiments.datasize import Job
-from vit.experiments.grid import TUNE_SEED, Cell
-from vit.experiments.ledger import ROWS, Ledger, fingerprint, read
-from vit.experiments.live import Live
+from vit.experiments.ledger import ROWS, read
 from vit.experiments.runner import Runner
-from vit.experiments.workers import Failed
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))}
@@ -142,71 +137,6 @@ def test_killed_and_started_again_it_ends_as_if_undisturbed(config: Path, finish
     assert len(read(out / ROWS)) == 6
 
 
-@pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
-    """A job whose runs are done at once, in this process; those of a seed in ``failing`` fail."""
-
-    class AtOnce:
-        def __init__(self, work: Callable[[Cell], dict], *_: object) -> None:
-            self.running: dict[Cell, object] = {}
-
-        def results(self, tasks: Sequence[Cell], tick: Callable[[], None]) -> Iterator[tuple[Cell, Any]]:
-            for task in tasks:
-                self.running = {task: None}
-                tick()
-                ran.append(task)
-                yield task, Failed("broke") if task.seed in failing else finished_row(task)
-
-    def finished_row(cell: Cell) -> dict[str, Any]:
-        return {"key": cell.key, "status": "done", "acc": 0.5, "val_acc": 0.5}
-
-    ran: list[Cell] = []
-    failing: set[int] = set()
-    monkeypatch.setattr(datasize, "Pool", AtOnce)
-
-    def make(retry_failed: bool = False, fail: Sequence[int] = ()) -> tuple[Job, list[Cell]]:
-        ran.clear()
-        failing.clear()
-        failing.update(fail)
-        return Job(
-            Runner(study(), tmp_path, (), {}), Ledger(tmp_path, fingerprint(study().to_dict())), 1, False, retry_failed
-        ), ran
-
-    return make
-
-
-def do(job: Job, cells: Sequence[Cell]) -> int:
-    with Live(job.left(cells), 1, lambda cell: cell.size) as live:
-        return job.do(cells, live)
-
-
-def test_failed_runs_are_kept_shown_and_retried_only_when_asked(job, capsys):
-    cells = list(study().runs())
-    first, ran = job(fail=[1])
-    assert do(first, cells) == 4 and ran == cells
-    assert "run-vit-30-1-32-true failed: broke" in capsys.readouterr().err
-    again, ran = job()
-    assert do(again, cells) == 4 and ran == []
-    retried, ran = job(retry_failed=True)
-    assert do(retried, cells) == 0 and ran == [cell for cell in cells if cell.seed == 1]
-
-
-def test_tuning_is_not_taken_up_again_once_it_was_used(job):
-    """A trial that succeeds late could change an arm's setting between its runs."""
-    tuning, runs = list(study().tuning()), list(study().runs())
-    first, _ = job(fail=[TUNE_SEED])
-    assert do(first, tuning) == 4
-    again, ran = job(retry_failed=True)
-    assert do(again, tuning) == 0 and ran == tuning
-    used, _ = job(fail=[TUNE_SEED])
-    for cell in tuning:
-        used.book.append(used.runner.failed(cell, "broke"))
-    used.book.append({"key": runs[0].key, "kind": "run", "arm": "vit", "status": "done"})
-    late, ran = job(retry_failed=True)
-    do(late, tuning)
-    assert {cell.arm for cell in ran} == {"cnn"}
-
-
 def test_data_that_changed_under_a_study_fail_the_run(tmp_path: Path):
     (tmp_path / "model.json").write_text(json.dumps({"data": {"manifest_hash": "cd"}}))
     with pytest.raises(ValueError, match="the data changed since the study began: expected ab, got cd"):
@@ -223,14 +153,6 @@ def test_wandb_groups_the_runs_of_a_study(tmp_path: Path, monkeypatch: pytest.Mo
     tuning = next(study().tuning())
     with pytest.raises(RuntimeError, match=f"{tmp_path.name} tune"):
         Runner(study(), tmp_path, (), {})(tuning)
-
-
-def test_an_interrupted_job_goes_on_where_it_stopped(job):
-    cells = list(study().runs())
-    first, _ = job()
-    do(first, cells[:3])
-    second, ran = job()
-    assert do(second, cells) == 0 and ran == cells[3:]
 
 
 @pytest.mark.gpu

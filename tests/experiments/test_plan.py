@@ -9,10 +9,10 @@ from vit.commandline.overlays import packaged_names
 from vit.commandline.quiet import quiet
 from vit.experiments.grid import Study
 from vit.experiments.options import parse
-from vit.experiments.plan import plan
+from vit.experiments.plan import DataSize, plan
 
 WIDTH = "model.init_args.net.init_args.width"
-PACKAGED = [name for name in packaged_names() if name.startswith("study/")]
+PACKAGED = [name for name in packaged_names() if name in DataSize.presets]
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def config(tmp_path: Path) -> str:
 
 def planned(*args: str) -> Study:
     with quiet():
-        return plan(*parse(args)).study
+        return plan(*parse(args, DataSize)).study
 
 
 def test_options_go_where_they_belong(config: str):
@@ -40,7 +40,8 @@ def test_options_go_where_they_belong(config: str):
             "cnn,vit",
             "--sizes=30,10",
             "--dry-run",
-        ]
+        ],
+        DataSize,
     )
     assert configs == ("data/digits",) and options == ("--data.batch_size=16",)
     assert settings.arms == ["cnn", "vit"] and settings.sizes == [30, 10] and settings.dry_run is True

@@ -5,13 +5,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
-import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from vit.analysis.cost import macs, parameters
 from vit.experiments.grid import Arm
 
 Match = Literal["parameters", "compute", "none"]
@@ -71,66 +69,65 @@ def matched(
     """
     arms: dict[str, Arm] = {}
     for name in sorted(candidates, key=lambda name: candidates[name].dial is not None):
-        candidate = candidates[name]
-        arm_at = partial(_arm, name, candidate, builds[name], shape)
-        own, reference = arm_at({}), next(iter(arms.values()), None)
-        arms[name] = own if reference is None or match == "none" else _turned(arm_at, own, reference, candidate, match)
+        candidate, build = candidates[name], builds[name]
+        reference = next(iter(arms.values()), None)
+        options: Mapping[str, float] = {}
+        if reference is not None and match != "none":
+            count = parameters if match == "parameters" else partial(macs, shape=shape)
+            options = turned(name, candidate, build, count, Goal.of(reference, match))
+        arms[name] = arm(name, candidate.configs, build, shape, options)
     return tuple(arms[name] for name in candidates)
 
 
-def parameters(net: nn.Module) -> int:
-    """Trainable numbers."""
-    return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
-
-
-def macs(net: nn.Module, shape: tuple[int, ...]) -> int:
-    """Multiply-adds of one picture's forward pass: half of torch's count of matrix products and convolutions."""
-    picture = torch.zeros(1, *shape)
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-        net.eval()(picture)
-    return counter.get_total_flops() // 2
-
-
-def _arm(
-    name: str,
-    candidate: Candidate,
-    build: Build,
-    shape: tuple[int, ...],
-    options: Mapping[str, float],
-) -> Arm:
+def arm(name: str, configs: Sequence[str], build: Build, shape: tuple[int, ...], options: Mapping[str, float]) -> Arm:
+    """An arm with its parameters and multiply-adds counted."""
     net = build(options)
-    return Arm(name, tuple(candidate.configs), options, parameters(net), macs(net, shape))
+    return Arm(name, tuple(configs), options, parameters(net), macs(net, shape))
 
 
-def _turned(
-    arm_at: Callable[[Mapping[str, float]], Arm], own: Arm, reference: Arm, candidate: Candidate, match: Match
-) -> Arm:
-    """Bisection: both counts grow with the dial."""
+class Goal(NamedTuple):
+    """What another arm has, in words and as a number."""
 
-    def far(arm: Arm) -> float:
-        return abs(_count(arm, match) / target - 1)
+    what: str
+    number: int
 
-    target = _count(reference, match)
+    @classmethod
+    def of(cls, reference: Arm, match: Match) -> "Goal":
+        number = reference.parameters if match == "parameters" else reference.macs
+        return cls(
+            f"{number:,} {'parameters' if match == 'parameters' else 'multiply-adds'} of {reference.name}", number
+        )
+
+
+def turned(
+    name: str, candidate: Candidate, build: Build, count: Callable[[nn.Module], int], goal: Goal
+) -> Mapping[str, float]:
+    """The dial's option with which the net's count is the goal's, none where it is so by itself, to within 2 %.
+
+    Raises:
+        ValueError: there is no dial, or none of its values will do.
+    """
+
+    def far(number: int) -> float:
+        return abs(number / goal.number - 1)
+
+    own = count(build({}))
     if far(own) <= TOLERANCE:
-        return own
-    what = f"{target:,} {'parameters' if match == 'parameters' else 'multiply-adds'} of {reference.name}"
+        return {}
     if candidate.dial is None:
-        raise ValueError(f"arm {own.name} has {_count(own, match):,} where it should match the {what}, and no dial")
-    low, high, best = candidate.low, candidate.high, own
-    for _ in range(30):
+        raise ValueError(f"arm {name} has {own:,} where it should match the {goal.what}, and no dial")
+    low, high, best, options = candidate.low, candidate.high, own, {}
+    for _ in range(30):  # bisection: both counts grow with the dial
         value = float(f"{math.sqrt(low * high):.4g}")
-        arm = arm_at({candidate.dial: value})
-        best = min(best, arm, key=far)
+        number = count(build({candidate.dial: value}))
+        if far(number) < far(best):
+            best, options = number, {candidate.dial: value}
         if far(best) <= TOLERANCE / 4 or value in (low, high):
             break
-        low, high = (value, high) if _count(arm, match) < target else (low, value)
+        low, high = (value, high) if number < goal.number else (low, value)
     if far(best) > TOLERANCE:
         raise ValueError(
-            f"arm {own.name} cannot match the {what}: {candidate.dial} between {candidate.low} and {candidate.high} "
-            f"comes to {_count(best, match):,} at best"
+            f"arm {name} cannot match the {goal.what}: {candidate.dial} between {candidate.low} and {candidate.high} "
+            f"comes to {best:,} at best"
         )
-    return best
-
-
-def _count(arm: Arm, match: Match) -> int:
-    return arm.parameters if match == "parameters" else arm.macs
+    return options

@@ -1,15 +1,14 @@
 """What a grid will cost, from a few steps of each net on this machine."""
 
-import time
 from collections.abc import Callable, Sequence
 from statistics import median
 
-import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
+from vit.analysis.cost import inference, training
+from vit.analysis.cost import seconds as seconds_of
 from vit.experiments.grid import Cell, Study, steps_of
-from vit.experiments.plan import Plan, shape_of
+from vit.experiments.recipe import Plan, shape_of
 
 PROBES = 3
 
@@ -17,12 +16,13 @@ PROBES = 3
 def table(planned: Plan, cells: Sequence[Cell], workers: int, device: str) -> str:
     """The grid in words; of ``cells``, the time measured on ``device``, loading and augmentation come on top."""
     study, shape = planned.study, shape_of(planned.data(0))
+    wide = max(10, *(len(arm.name) + 1 for arm in study.arms))
     lines = [
         f"{study.data['name']}: {study.data['train']:,} training pictures, {study.data['classes']} classes",
         f"sizes {', '.join(f'{size:,}' for size in study.sizes)}; seeds {len(study.seeds)}; {study.amount:,} "
         f"{study.budget} a run; precision {study.precision}",
-        f"{len(study.trials)} trials of each arm at {study.tune_size:,} pictures",
-        f"{'arm':<10}{'parameters':>12}{'multiply-adds':>15}{'ms/step':>9}{'runs':>6}{'minutes':>9}",
+        *([f"{len(study.trials)} trials of each arm at {study.tune_size:,} pictures"] if study.trials else []),
+        f"{'arm':<{wide}}{'parameters':>12}{'multiply-adds':>15}{'ms/step':>9}{'runs':>6}{'minutes':>9}",
     ]
     total = 0.0
     for arm in study.arms:
@@ -34,7 +34,7 @@ def table(planned: Plan, cells: Sequence[Cell], workers: int, device: str) -> st
         spent = sum(_run_seconds(study, cell, *speed[cell.precision]) for cell in mine)
         total += spent
         lines.append(
-            f"{arm.name:<10}{arm.parameters:>12,}{arm.macs:>15,}{1000 * speed[study.precision][0]:>9.0f}"
+            f"{arm.name:<{wide}}{arm.parameters:>12,}{arm.macs:>15,}{1000 * speed[study.precision][0]:>9.0f}"
             f"{len(mine):>6}{spent / 60:>9.0f}"
         )
     cores = 1 if device == "cuda" else workers  # runs that share a GPU slow each other: how much is not known here
@@ -48,34 +48,13 @@ def seconds(
 ) -> tuple[float, float]:
     """Seconds of a training step and of one picture's evaluation, median of a few on random pictures."""
     net = net.to(device)
-    optimizer = torch.optim.AdamW(net.parameters())
-    images = torch.randn(batch_size, *shape, device=device)
-    labels = torch.zeros(batch_size, dtype=torch.long, device=device)
-    autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16-mixed")
-
-    def step() -> None:
-        with autocast:
-            loss = cross_entropy(net(images).float(), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    def evaluate() -> None:
-        with autocast, torch.inference_mode():
-            net(images)
-
+    step = training(net, shape, batch_size, device, precision)
+    evaluate = inference(net, shape, batch_size, device, precision)
     return _time(step, device), _time(evaluate, device) / batch_size
 
 
 def _time(work: Callable[[], None], device: str) -> float:
-    found = []
-    for _ in range(PROBES + 1):
-        start = time.perf_counter()
-        work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - start)
-    return median(found[1:])
+    return median([seconds_of(work, device) for _ in range(PROBES + 1)][1:])
 
 
 def _run_seconds(study: Study, cell: Cell, step: float, picture: float) -> float:

@@ -6,13 +6,30 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean, median
+from typing import Any
 
 from vit.analysis.scaling import Crossing, PowerLaw, crossing, fit_power_law
 from vit.analysis.statistics import MIN_SEEDS, Interval, holm, mean_interval, sign_flip
 from vit.experiments import records
-from vit.experiments.records import Row
+from vit.experiments.records import Kind, Row
 from vit.experiments.trials import Tuning, tuning
 
+
+def _allowed(row: Row, study: Row) -> dict[str, list[Any]]:
+    if row.get("kind") != "run":
+        return {}
+    other = study.get("compare_precision")
+    sizes = [study["tune_size"]] if other and row.get("precision") == other else study["sizes"]
+    return {"seed": study["seeds"], "precision": [study["precision"], other], "size": sizes}
+
+
+DATA_SIZE = Kind(
+    name="data-size",
+    version=1,
+    needed=("arms", "sizes", "seeds", "budget", "amount", "match", "precision", "tune_size", "trials", "data"),
+    allowed=_allowed,
+    accuracy={"run": "acc", "tune": "val_acc"},
+)
 Grid = defaultdict[tuple[str, int], dict[int, float]]
 """Test accuracies by (arm, size) and seed."""
 
@@ -105,7 +122,8 @@ def findings(folder: Path) -> Findings:
     Raises:
         ValueError: no data-size study of this version, an unreadable line that is not the last, or foreign runs.
     """
-    study, final, torn = records.read(folder)
+    study, final, torn = records.read(folder, DATA_SIZE)
+    study |= {"sizes": sorted(study["sizes"])}
     done = [row for row in final if row["status"] == "done"]
     grid = _by_cell(done, study["precision"])
     names = [arm["name"] for arm in study["arms"]]

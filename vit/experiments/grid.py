@@ -8,7 +8,7 @@ import numpy as np
 
 from vit.data.order import Plan
 
-Kind = Literal["tune", "run"]
+Kind = Literal["tune", "run", "time"]
 Budget = Literal["steps", "epochs"]
 TUNE_SEED = 1000  # no run of the grid has it: the subset and the split that choose a learning rate are drawn apart
 WARMUP = 0.1  # share of a run, equal for every arm
@@ -34,7 +34,7 @@ class Arm:
 
 
 class Cell(NamedTuple):
-    """One run of the grid; ``trial`` counts the settings tried while tuning, None afterwards."""
+    """One run of the grid, or one timing; ``trial`` counts the settings tried while tuning, None afterwards."""
 
     kind: Kind
     arm: str

@@ -14,7 +14,11 @@ from vit.files import write_atomically
 
 STUDY, ROWS, LOCK = "study.json", "runs.jsonl", ".lock"
 PATIENCE = 15.0  # seconds: the workers of a study that was killed end within moments, and the lock with them
-MAY_GROW = ("seeds", "sizes", "compare_precision")  # further rows leave the finished ones as they are
+MAY_GROW = {  # further rows leave the finished ones as they are
+    "data-size": ("seeds", "sizes", "compare_precision"),
+    "mechanisms": ("seeds", "patch", "timed_patch", "arms", "recipes"),
+}
+MAY_CHANGE = {"mechanisms": ("refused",)}  # what was left out, and why
 
 
 @final
@@ -105,7 +109,8 @@ def begun(folder: Path) -> dict[str, Any] | None:
 
 def fingerprint(study: Mapping[str, Any]) -> str:
     """SHA-256 of all that decides a study's results; it stays while the study grows."""
-    kept = {name: value for name, value in study.items() if name not in MAY_GROW}
+    free = (*_may_grow(study), *MAY_CHANGE.get(str(study.get("study")), ()))
+    kept = {name: value for name, value in study.items() if name not in free}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
@@ -122,7 +127,9 @@ def continues(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -
         )
     now = json.loads(json.dumps(now))  # tuples are lists on disk
     for name, value in now.items():
-        if not (name in MAY_GROW and _grows(before.get(name), value)) and before.get(name) != value:
+        if name in MAY_CHANGE.get(now["study"], ()):
+            continue
+        if not (name in _may_grow(now) and _grows(before.get(name), value)) and before.get(name) != value:
             there, asked = _first_difference(before.get(name), value)
             if name == "recipes":  # hashes say nothing to a reader
                 raise ValueError(
@@ -156,8 +163,14 @@ def _is_empty(folder: Path) -> bool:
     return all(path.name == LOCK for path in folder.iterdir())
 
 
+def _may_grow(study: Mapping[str, Any]) -> tuple[str, ...]:
+    return MAY_GROW.get(str(study.get("study")), ())
+
+
 def _grows(before: Any, now: Any) -> bool:
-    return before is None or (isinstance(before, list) and set(before) <= set(now))
+    if isinstance(before, dict):
+        return before.items() <= now.items()
+    return before is None or (isinstance(before, list) and all(value in now for value in before))
 
 
 def _drop_torn_line(file: Any) -> None:
@@ -177,6 +190,12 @@ def _first_difference(before: Any, now: Any) -> tuple[str, str]:
             if before.get(name) != now.get(name):
                 there, asked = _first_difference(before.get(name), now.get(name))
                 return f"{name} {there}", f"{name} {asked}"
+    if isinstance(before, list) and isinstance(now, list):
+        names = [[value.get("name") for value in side if isinstance(value, dict)] for side in (before, now)]
+        if all(names) and set(names[0]) - set(names[1]):
+            return ", ".join(map(str, names[0])), ", ".join(map(str, names[1]))
+        if all(names):
+            now = [value for value in now if value["name"] in names[0]]
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         for one, other in zip(before, now, strict=True):
             if one != other:

@@ -70,8 +70,7 @@ class Live:
             self.seconds.setdefault(cell.arm, []).append(seconds / self.steps(cell))
         self._bar.update(self._task, completed=self.done)
         if self._bar.disable and row["status"] == "done":
-            accuracy = f"acc {row['acc']:.4f}" if row["acc"] is not None else f"val acc {row['val_acc']:.4f}"
-            print(f"{self.done}/{self.total} {cell.key}: {accuracy}, {seconds:.0f} s{self._eta()}", flush=True)
+            print(f"{self.done}/{self.total} {cell.key}: {_outcome(row)}, {seconds:.0f} s{self._eta()}", flush=True)
 
     def _eta(self) -> str:
         """From the seconds per step of the runs finished so far, arm by arm; nothing before the first."""
@@ -84,3 +83,10 @@ class Live:
         whole = sum(per_arm.get(cell.arm, mean) * self.steps(cell) for cell in self.left)
         left = max(0.0, whole - under_way) / self.workers
         return f", {left / 60:.0f} min left"
+
+
+def _outcome(row: dict[str, Any]) -> str:
+    """Of a finished cell: what it was run for."""
+    if row.get("acc") is not None:
+        return f"acc {row['acc']:.4f}"
+    return f"val acc {row['val_acc']:.4f}" if "val_acc" in row else f"{row['train_images_per_s']:,.0f} images/s"

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 import yaml
@@ -10,24 +10,44 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from vit.commandline.errors import one_line
 from vit.commandline.overlays import resolve
-from vit.experiments.arms import Candidate
-from vit.experiments.plan import DataSize
 
 SWITCHES = ("--dry_run", "--retry_failed")
 OF_RUNS = {"trainer", "model", "data", "seed_everything"}
 """What the keys of an overlay for ``vit fit``, and its options, begin with."""
 
 
-class Options(NamedTuple):
+class Settings(Protocol):
+    """Options of one kind of study: a dataclass, its fields being the options.
+
+    Attributes:
+        name: after ``vit study``.
+        presets: packaged configs it starts from, on a CPU and on CUDA.
+        lists: options that take several values between commas.
+    """
+
+    name: ClassVar[str]
+    presets: ClassVar[tuple[str, str]]
+    lists: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        """From parsed values."""
+        ...
+
+
+Kind = TypeVar("Kind", bound=Settings)
+
+
+class Options(NamedTuple, Generic[Kind]):
     """Settings of the study; overlays for its runs; options for its runs, as ``--name=value``."""
 
-    settings: DataSize
+    settings: Kind
     configs: tuple[str, ...]
     options: tuple[str, ...]
 
 
-def parse(args: Sequence[str]) -> Options:
-    """Take a command line apart.
+def parse(args: Sequence[str], kind: type[Kind]) -> Options[Kind]:
+    """Take the command line of a kind of study apart.
 
     Raises:
         ValueError: one line for what cannot be.
@@ -56,9 +76,9 @@ def parse(args: Sequence[str]) -> Options:
         elif flag.lstrip("-").partition(".")[0] in OF_RUNS:
             options.append(f"{flag}={value}")
         else:
-            own.append(f"{switch}={_listed(switch, value)}")
-    default = "study/gpu" if torch.cuda.is_available() else "study/cpu"
-    return Options(_settings(studies or [default], own), tuple(configs), tuple(options))
+            own.append(f"{switch}={_listed(switch, value, kind)}")
+    default = kind.presets[torch.cuda.is_available()]
+    return Options(_settings(studies or [default], own, kind), tuple(configs), tuple(options))
 
 
 def _is_overlay(name: str) -> bool:
@@ -68,27 +88,26 @@ def _is_overlay(name: str) -> bool:
     return content.keys() <= OF_RUNS
 
 
-def _settings(configs: Sequence[str], own: Sequence[str]) -> DataSize:
+def _settings(configs: Sequence[str], own: Sequence[str], kind: type[Kind]) -> Kind:
+    cpu, gpu = kind.presets
     parser = ArgumentParser(
-        prog="vit study data-size",
-        usage="vit study data-size [-c study/cpu] [--data.root my_photos/] [--out DIR] [options]",
-        description=DataSize.__doc__.partition("\n")[0] if DataSize.__doc__ else None,
+        prog=f"vit study {kind.name}",
+        usage=f"vit study {kind.name} [-c {cpu}] [--data.root my_photos/] [--out DIR] [options]",
+        description=kind.__doc__.partition("\n")[0] if kind.__doc__ else None,
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", action="config", help="Study to start from (default: study/cpu or study/gpu).")
-    parser.add_class_arguments(DataSize)
+    parser.add_argument("--config", action="config", help=f"Study to start from (default: {cpu} or {gpu}).")
+    parser.add_class_arguments(kind)
     try:
         parsed = parser.parse_args([*(f"--config={resolve(name)}" for name in configs), *own])
         parsed.pop("config")
-        values = parsed.as_dict()  # and not instantiated, which would make objects of what `fit` describes
-        candidates = {name: Candidate(**candidate["init_args"]) for name, candidate in values.pop("candidates").items()}
-        return DataSize(candidates=candidates, **values)
+        return kind.of(parsed.as_dict())  # not instantiated, which would make objects of what `fit` describes
     except (ArgumentError, ValueError) as error:
         known = [option.lstrip("-") for action in parser._actions for option in action.option_strings]
         raise ValueError(one_line(error, known)) from error
 
 
-def _listed(flag: str, value: str) -> str:
+def _listed(flag: str, value: str, kind: type[Settings]) -> str:
     """`vit,cnn` and `100,300` as the lists they are."""
-    return f"[{value}]" if flag in ("--arms", "--sizes") and not value.startswith("[") else value
+    return f"[{value}]" if flag in kind.lists and not value.startswith("[") else value

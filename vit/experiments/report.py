@@ -1,26 +1,18 @@
 """The report of a data-size study: a page that opens without a network, its figure, and tables for other programs."""
 
-import base64
-import io
-import json
-from collections import Counter
-from collections.abc import Iterable
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from vit.analysis.plots.scaling import Curve, Span, accuracy_by_size
 from vit.analysis.statistics import MIN_SEEDS, smallest_p
 from vit.commandline.arguments import take
-from vit.experiments import advice
+from vit.experiments import advice, frame, ledger, tradeoff_report
 from vit.experiments.findings import Difference, Findings, findings
 from vit.experiments.tables import tables
-from vit.files import write_atomically
+from vit.experiments.tradeoff import MECHANISMS
 
-PAGE, FIGURE = "report.html", "curves.png"
+PAGE, FIGURE, TEMPLATE = "report.html", "curves.png", "page.html.j2"
 MATCHED = {
     "parameters": "arms of about the same number of parameters",
     "compute": "arms of about the same compute for a picture",
@@ -37,7 +29,13 @@ def main(args: list[str]) -> int:
     (size,), rest = take(args, "--size")
     if len(rest) != 1 or not (size or "1").isdecimal():
         raise ValueError(f"expected vit study report DIR [--size N], got {' '.join(args)}")
-    say(Path(rest[0]), None if size is None else int(size))
+    folder = Path(rest[0])
+    if (ledger.begun(folder) or {}).get("study") == MECHANISMS.name:
+        if size is not None:
+            raise ValueError(f"{folder} holds a mechanisms study, all of one size: leave --size out")
+        tradeoff_report.say(folder)
+    else:
+        say(folder, None if size is None else int(size))
     return 0
 
 
@@ -63,14 +61,8 @@ def write(folder: Path, size: int | None = None) -> Path:
 
 
 def _write(found: Findings, folder: Path, size: int | None) -> Path:
-    picture = _png(figure(found)) if any(cell.accuracies for cell in found.cells) else None
-    text = page(found, picture, size)
-    if picture is not None:
-        write_atomically(folder / FIGURE, lambda part: part.write_bytes(picture))
-    for name, table in tables(found).items():
-        write_atomically(folder / name, lambda part, table=table: part.write_text(table, encoding="utf-8", newline=""))
-    write_atomically(folder / PAGE, lambda part: part.write_text(text, encoding="utf-8"))
-    return folder / PAGE
+    picture = frame.png(figure(found)) if any(cell.accuracies for cell in found.cells) else None
+    return frame.write(folder, (PAGE, page(found, picture, size)), (FIGURE, picture), tables(found))
 
 
 def figure(found: Findings) -> Figure:
@@ -96,47 +88,20 @@ def figure(found: Findings) -> Figure:
 
 def page(found: Findings, picture: bytes | None, size: int | None = None) -> str:
     """The page as HTML, everything from the records escaped."""
-    source = resources.files("vit.experiments").joinpath("page.html.j2").read_text(encoding="utf-8")
-    words = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    words.filters |= {"percent": advice.percent, "accuracy": advice.accuracy, "points": _signed, "p": _p}
-    return words.from_string(source).render(
-        found=found,
-        study=found.study,
-        recommendation=advice.recommendation(found, size),
-        picture=base64.b64encode(picture).decode() if picture else None,
-        crossings=[advice.crossing_sentence(pair, found.differences) for pair in found.pairs],
-        power=_power(found.differences),
-        matched=MATCHED.get(found.study["match"], found.study["match"]),
-        missing=[row for row in (*found.cells, *found.precisions) if row.missing],
-        setting=_setting(found),
-        smallest=found.study["sizes"][0],
-        largest=found.study["sizes"][-1],
-        min_seeds=MIN_SEEDS,
-    )
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def _setting(found: Findings) -> dict[str, list[tuple[str, int]]]:
-    """Hardware, versions, commits and kinds of command of the finished runs, each with how many had it."""
-    hardware = (", ".join(_flat(row.get("hardware") or {})) for row in found.done)
-    versions = (", ".join(_flat(row.get("versions") or {})) for row in found.done)
-    commits = (str(row.get("commit")) for row in found.done)
-    return {
-        "Hardware": Counter(hardware).most_common(),
-        "Versions": Counter(versions).most_common(),
-        "Commit": Counter(commits).most_common(),
+    values = {
+        "found": found,
+        "study": found.study,
+        "recommendation": advice.recommendation(found, size),
+        "crossings": [advice.crossing_sentence(pair, found.differences) for pair in found.pairs],
+        "power": _power(found.differences),
+        "matched": MATCHED.get(found.study["match"], found.study["match"]),
+        "missing": [row for row in (*found.cells, *found.precisions) if row.missing],
+        "setting": frame.setting(found.done),
+        "smallest": found.study["sizes"][0],
+        "largest": found.study["sizes"][-1],
+        "min_seeds": MIN_SEEDS,
     }
-
-
-def _flat(record: dict[str, Any]) -> Iterable[str]:
-    for name, value in record.items():
-        if value not in (None, [], ""):
-            yield f"{name} {value if isinstance(value, str | int | float) else json.dumps(value)}"
+    return frame.render(TEMPLATE, picture, values)
 
 
 def _power(differences: tuple[Difference, ...]) -> str | None:
@@ -150,11 +115,3 @@ def _power(differences: tuple[Difference, ...]) -> str | None:
         f"With so few seeds Holm's p over {len(differences)} comparisons cannot fall below {min(least, 1.0):.2g}, "
         "whatever the differences: the intervals carry the claims here."
     )
-
-
-def _p(value: float) -> str:
-    return f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
-
-
-def _signed(interval: Any) -> str:
-    return advice.NOTHING if interval is None else advice.points(interval, sign=True)

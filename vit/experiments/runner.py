@@ -15,7 +15,6 @@ import yaml
 from vit import bundle, evaluate, run
 from vit.commandline import record
 from vit.commandline.runfolder import CONFIG
-from vit.environment import environment
 from vit.experiments.grid import Cell, Study, arguments, steps_of
 
 SHARED = "shared.yaml"
@@ -65,11 +64,7 @@ class Runner:
 
     def log(self, cell: Cell) -> Path:
         """Where a cell's terminal output goes; kept where it failed."""
-        return self.folder / "runs" / f"{cell.key}.log"
-
-    def failed(self, cell: Cell, error: str) -> dict[str, Any]:
-        """The row of a cell that ended with an error."""
-        return {"key": cell.key, **cell._asdict(), "status": "failed", "error": error, **environment()}
+        return log_file(self.folder, cell)
 
     def _check_data(self, path: Path) -> None:
         """Raises ValueError where the run has read other data than the study began with."""
@@ -116,6 +111,11 @@ class Runner:
             "versions": sitting["versions"],
             "hardware": sitting["hardware"],
         }
+
+
+def log_file(folder: Path, cell: Cell) -> Path:
+    """Where what a cell says on the terminal goes."""
+    return folder / "runs" / f"{cell.key}.log"
 
 
 def subset_file(folder: Path, seed: int) -> Path:

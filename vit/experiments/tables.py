@@ -1,18 +1,14 @@
 """The numbers of a data-size study as CSV: a line per cell, difference, crossing and power law; shares, not percent."""
 
-import csv
-import io
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from vit.experiments.findings import Findings
-
-Line = Sequence[Any]
+from vit.experiments.frame import Line, table
 
 
 def tables(found: Findings) -> dict[str, str]:
     """Text of each file by its name; nothing between two commas where there is no number."""
-    return {f"{name}.csv": _text(names.split(), lines(found)) for name, (names, lines) in TABLES.items()}
+    return {f"{name}.csv": table(names.split(), lines(found)) for name, (names, lines) in TABLES.items()}
 
 
 def _summary(found: Findings) -> Iterable[Line]:
@@ -39,15 +35,6 @@ def _crossings(found: Findings) -> Iterable[Line]:
 def _power_laws(found: Findings) -> Iterable[Line]:
     for arm, fit in found.fits.items():
         yield arm, *([None] * 9 if fit is None else (*fit.a, *fit.b, *fit.c))
-
-
-def _text(names: list[str], lines: Iterable[Line]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    for line in lines:
-        writer.writerow(line)
-    return text.getvalue()
 
 
 TABLES: dict[str, tuple[str, Callable[[Findings], Iterable[Line]]]] = {

@@ -1,0 +1,92 @@
+"""Cells of a grid done in workers, whatever a cell is: finished ones skipped, failed ones kept, results only added."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from vit.environment import environment
+from vit.experiments.grid import TUNE_SEED, Cell
+from vit.experiments.ledger import Ledger
+from vit.experiments.live import Live
+from vit.experiments.recipe import Plan
+from vit.experiments.runner import SHARED, subset_file
+from vit.experiments.workers import Failed, Pool
+from vit.files import write_atomically
+
+
+class Work(Protocol):
+    """What is done with each cell, and where its terminal output goes."""
+
+    def __call__(self, cell: Cell) -> dict[str, Any]: ...
+
+    def log(self, cell: Cell) -> Path: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """Cells to be done, with what it takes to do them."""
+
+    runner: Work
+    book: Ledger
+    workers: int
+    cuda: bool
+    retry_failed: bool
+
+    def left(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Those that are not finished yet."""
+        return [cell for cell in cells if self._is_open(cell)]
+
+    def do(self, cells: Iterable[Cell], live: Live) -> int:
+        """Run what is left of them; how many of all failed, now or before."""
+        cells = list(cells)
+        pool: Pool[Cell] = Pool(self.runner, self.runner.log, self.workers, max(1, cores() // self.workers), self.cuda)
+        for cell, result in pool.results(self.left(cells), lambda: live.tick(list(pool.running))):
+            row = failed(cell, result.error) if isinstance(result, Failed) else result
+            self.book.append(row)
+            live.finished(cell, row)
+        return sum(self.book[cell.key]["status"] == "failed" for cell in cells)
+
+    def _is_open(self, cell: Cell) -> bool:
+        if cell.key not in self.book:
+            return True
+        used = cell.kind == "tune" and self.book.has_run(cell.arm)  # another choice would mix two settings in one arm
+        return self.retry_failed and self.book[cell.key]["status"] == "failed" and not used
+
+
+def failed(cell: Cell, error: str) -> dict[str, Any]:
+    """The row of a cell that ended with an error."""
+    return {"key": cell.key, **cell._asdict(), "status": "failed", "error": error, **environment()}
+
+
+def describe(folder: Path, planned: Plan) -> None:
+    """Write what the runs share, and which pictures each seed's subsets consist of."""
+    study = planned.study
+    write_atomically(folder / SHARED, lambda part: part.write_text(yaml.safe_dump(dict(study.fit)), encoding="utf-8"))
+    for seed in (*study.seeds, *([TUNE_SEED] if study.trials else [])):
+        order = planned.data(seed).nested_order[: max(*study.sizes, study.tune_size)]
+        manifest = {
+            "data": study.data["name"],
+            "manifest_hash": study.data["manifest_hash"],
+            "seed": seed,
+            "order": order.tolist(),
+        }
+        text = json.dumps(manifest)
+        write_atomically(subset_file(folder, seed), lambda part, text=text: part.write_text(text, encoding="utf-8"))
+
+
+def say_failed(number: int, folder: Path) -> int:
+    """The exit code, and where to look when cells failed."""
+    if number:
+        print(f"{number} runs failed, see {folder / 'runs'}; --retry-failed takes them up again")
+    return int(number > 0)
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
