@@ -132,6 +132,12 @@ def _study(args: list[str]) -> int:
     return mains[name](args[1:])
 
 
+def _bench(args: list[str]) -> int:
+    from vit.experiments import bench
+
+    return bench.main(args)
+
+
 def _demo(args: list[str]) -> int:
     from vit import demo
 
@@ -173,7 +179,12 @@ COMMANDS = {
         "classes of pictures, and with --include logits,embeddings these, to CSV or JSON",
         _predict,
     ),
-    "study": Command("vit study data-size [--out DIR]", "which architecture to train on this many pictures", _study),
+    "study": Command(
+        "vit study data-size|mechanisms [--out DIR]",
+        "which architecture to train on this many pictures; which mixer, at what speed and memory",
+        _study,
+    ),
+    "bench": Command("vit bench attention [--out DIR]", "time, multiply-adds and memory of attention's parts", _bench),
     "explain": Command(
         "vit explain MODEL PICTURES --out DIR", "where the model looks, drawn over the pictures", _explain
     ),

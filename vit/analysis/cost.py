@@ -29,13 +29,25 @@ def macs(net: nn.Module, shape: tuple[int, ...]) -> int:
     """Multiply-adds of one picture's forward pass: half of torch's count of matrix products and convolutions."""
     device = next((parameter.device for parameter in net.parameters()), None)
     picture = torch.zeros(1, *shape, device=device)
-    return macs_of(lambda: net.eval()(picture))
+    return macs_of(lambda: net.eval()(picture), net)
 
 
-def macs_of(work: Work) -> int:
-    """Multiply-adds of anything that multiplies matrices or convolves. Fourier transforms and LSTMs are not counted."""
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-        work()
+def macs_of(work: Work, net: nn.Module | None = None) -> int:
+    """Multiply-adds of anything that multiplies matrices or convolves. Fourier transforms and LSTMs are not counted.
+
+    Args:
+        work: what is counted.
+        net: whose parameters it uses, if any. They want no gradient meanwhile: torch's counter trips over their views.
+    """
+    learning = [] if net is None else [p for p in net.parameters() if p.requires_grad]
+    try:
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+            work()
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
     return counter.get_total_flops() // 2
 
 

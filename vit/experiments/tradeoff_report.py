@@ -46,8 +46,9 @@ def figure(found: Tradeoff) -> Figure:
     Raises:
         ValueError: nothing is both trained and timed, and nothing timed at two numbers of tokens.
     """
-    panels = [Panel(tokens, [_dot(point) for point in found.at(tokens) if _is_whole(point)]) for tokens in found.tokens]
-    lines = [Line(g.name, g.tokens, g.seconds, g.memory, g.time_slope, g.memory_slope) for g in _shown(found)]
+    short = _short({point.name for point in found.points})
+    panels = [Panel(n, [_dot(point, short) for point in found.at(n) if _is_whole(point)]) for n in found.tokens]
+    lines = [Line(short[g.name], g.tokens, g.seconds, g.memory, g.time_slope, g.memory_slope) for g in _shown(found)]
     return draw(panels, lines, 6 * found.study["embed_dim"] if found.study["vary"] == "mixer" else None)
 
 
@@ -104,7 +105,13 @@ def _drawable(found: Tradeoff) -> bool:
     return any(map(_is_whole, found.points)) or any(len(growth.tokens) > 1 for growth in _shown(found))
 
 
-def _dot(point: Point) -> Dot:
+def _short(names: set[str]) -> dict[str, str]:
+    """Without the folder, where that leaves each its own."""
+    short = {name: name.partition("/")[2] for name in names}
+    return short if len(set(short.values())) == len(names) else {name: name for name in names}
+
+
+def _dot(point: Point, short: dict[str, str]) -> Dot:
     speed, memory = point.measured("train_images_per_s"), point.measured("memory_bytes")
     assert point.mean is not None
-    return Dot(point.name, speed, point.mean, point.interval, memory)
+    return Dot(short[point.name], speed, point.mean, point.interval, memory)

@@ -7,7 +7,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
+from matplotlib.ticker import LogLocator
 from matplotlib.transforms import Bbox
 
 from vit.analysis.plots.canvas import INK, QUIET, name_style, new_figure, plain_axes, printable
@@ -80,7 +81,7 @@ def tradeoff(panels: Sequence[Panel], lines: Sequence[Line], share_one: float | 
         for place in axes[len(panels) :]:
             place.axis("off")
     if lines:
-        _growth(lower, lines, share_one)
+        growth(lower, lines, share_one)
     figure.draw_without_rendering()  # what names cover is known only now
     for place, panel in zip(axes if panels else [], panels, strict=False):
         _name(place, panel)
@@ -105,19 +106,20 @@ def _scatter(axes: Axes, panel: Panel, largest: float) -> None:
     axes.set_ylim(max(0.0, min(accuracies) - room), min(1.0, max(accuracies) + room))  # two seeds' intervals reach far
     axes.set_xlabel("images/s of a training step; area: memory", color=INK, fontsize=9)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.3g}")
-    axes.xaxis.set_minor_formatter(lambda value, _: "")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+    axes.minorticks_off()
 
 
 def _name(axes: Axes, panel: Panel) -> None:
     """Names beside their dots, where they cover neither another name nor another dot, as far as there is room."""
-    renderer: Any = axes.figure.canvas.get_renderer()  # pyright: ignore[reportAttributeAccessIssue]
     centres = axes.transData.transform([(dot.images_per_s, dot.accuracy) for dot in panel.dots])
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in centres]
     for dot, _ in sorted(zip(panel.dots, centres, strict=True), key=lambda pair: -pair[1][1]):
         for offset in OFFSETS:
             text = _beside(axes, dot, offset)
-            box = Bbox(text.get_window_extent(renderer))
+            text.get_window_extent()  # which moves it to its place
+            box = Bbox(Text.get_window_extent(text))  # without its arrow
             if axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and not any(map(box.overlaps, taken)):
                 taken.append(box)
                 break
@@ -141,10 +143,11 @@ def _beside(axes: Axes, dot: Dot, offset: tuple[int, int]) -> Annotation:
     )
 
 
-def _growth(figure: Any, lines: Sequence[Line], share_one: float | None) -> None:
+def growth(figure: Any, lines: Sequence[Line], share_one: float | None = None) -> None:
+    """Into a figure or a part of one: time and memory over tokens, exponents in the legend. As in `tradeoff`."""
     time, memory = figure.subplots(1, 2)
-    plain_axes(time, "Seconds of a training step, per image")
-    plain_axes(memory, "Bytes, per image")
+    plain_axes(time, "Milliseconds per image, forward and backward")
+    plain_axes(memory, "MiB per image")
     handles = []
     for place, line in enumerate(lines):
         style = {
@@ -153,8 +156,8 @@ def _growth(figure: Any, lines: Sequence[Line], share_one: float | None) -> None
             "markersize": 4,
             "linewidth": 1.2,
         }
-        time.plot(line.tokens, line.seconds, **style)
-        memory.plot(line.tokens, line.memory, **style)
+        time.plot(line.tokens, [1e3 * value for value in line.seconds], **style)
+        memory.plot(line.tokens, [value / 2**20 for value in line.memory], **style)
         slopes = [f"{value:.2f}" for value in (line.time_slope, line.memory_slope) if value is not None]
         label = printable(line.name, 40) + (f": N^{', N^'.join(slopes)}" if slopes else "")
         handles.append(Line2D([], [], label=label.replace("$", r"\$"), **style))
@@ -163,6 +166,8 @@ def _growth(figure: Any, lines: Sequence[Line], share_one: float | None) -> None
         axes.set_yscale("log")
         ticks = sorted({tokens for line in lines for tokens in line.tokens})
         axes.set_xticks(ticks, [f"{tokens:,}" for tokens in ticks])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.minorticks_off()
         axes.set_xlabel("tokens N", color=INK, fontsize=9)
         if share_one is not None and ticks[0] <= share_one <= ticks[-1]:

@@ -1,0 +1,112 @@
+"""From the command line to the grid: who takes part in which host, and what cannot be said in one line each."""
+
+from pathlib import Path
+
+import pytest
+
+from vit.commandline.quiet import quiet
+from vit.experiments import axes
+from vit.experiments.admission import MLP, PATCH, compare
+from vit.experiments.comparison import Comparison, Mechanisms
+from vit.experiments.options import parse
+
+YAML = """
+host: [model/vit_pico]
+references: {mixer: attention/softmax, readout: pool/mean}
+amount: 3
+seeds: 1
+patch: [4]
+"""
+MIXER = "model: {init_args: {net: {init_args: {backbone: {init_args: {block: {init_args: {mixer: %s}}}}}}}}"
+PLANTED = {
+    "identity": MIXER % "{class_path: vit.layers.Identity}",
+    "large": MIXER % "{init_args: {value_dim: 48}}",
+    "twin": MIXER % "{init_args: {num_heads: 2}}",  # as it is already
+    "broken": MIXER % "{init_args: {value_dim: 0}}",
+    "misspelt": MIXER % "{init_args: {valeu_dim: 3}}",
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "study.yaml"
+    path.write_text(YAML)
+    return str(path)
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Overlays of this test's own beside attention/softmax, by name."""
+    paths = {name: str(tmp_path / f"{name}.yaml") for name in PLANTED}
+    for name, text in PLANTED.items():
+        Path(paths[name]).write_text(text)
+    monkeypatch.setattr(axes, "overlays", lambda axis: ["attention/softmax", *paths.values()])
+    return paths
+
+
+def compared(*args: str) -> Comparison:
+    with quiet():
+        return compare(*parse(args, Mechanisms))[0]
+
+
+def test_arms_are_admitted_by_parameters_and_smaller_ones_twice(config: str, planted: dict[str, str]):
+    study = compared("-c", config, "--patch", "4,2")
+    assert {(refused.overlay, refused.patch): refused.reason for refused in study.refused} == {
+        **{(planted["large"], patch): study.refused[0].reason for patch in (4, 2)},
+        **{(planted["twin"], patch): "the same configuration as attention/softmax" for patch in (4, 2)},
+        **{(planted["broken"], patch): "value_dim must be at least 1, got 0" for patch in (4, 2)},
+        **{(planted["misspelt"], patch): study.refused[-1].reason for patch in (4, 2)},
+    }
+    assert "times the host's: expected at most 1.1" in study.refused[0].reason
+    assert "did you mean 'value_dim'" in study.refused[-1].reason
+    kinds = [(entry.overlay, entry.tokens, entry.widened) for entry in study.entries]
+    assert kinds == [
+        (overlay, tokens, wide)
+        for tokens in (4, 16)
+        for overlay, wide in (("attention/softmax", False), (planted["identity"], False), (planted["identity"], True))
+    ]
+    host, own, wide = (study.grid.arm(entry.name) for entry in study.entries[:3])
+    assert own.parameters < 0.8 * host.parameters and abs(wide.parameters / host.parameters - 1) <= 0.02
+    assert host.options == own.options == {PATCH: 4} and wide.options.keys() == {PATCH, MLP}
+    assert study.host_at(2) == study.grid.arm(study.entries[3].name) and study.embed_dim == 48
+
+
+def test_two_arms_that_are_one_are_an_error_where_both_were_named(config: str, planted: dict[str, str]):
+    with pytest.raises(ValueError, match="makes the same configuration as attention/softmax: leave one of them out"):
+        compared("-c", config, "--arms", planted["twin"])
+
+
+def test_the_grid_of_a_command_line(config: str):
+    study = compared("-c", config, "--vary", "readout", "--arms", "pool/cls", "--patch", "4", "--timed_patch", "2,4")
+    assert [entry.name for entry in study.entries] == ["pool.mean@4", "pool.cls@4", "pool.mean@16", "pool.cls@16"]
+    assert (study.patch, study.timed_patch, study.grid.sizes) == ((4,), (2,), (1295,))
+    assert [cell.key for cell in study.runs()] == ["run-pool.mean@4-1295-0-32-true", "run-pool.cls@4-1295-0-32-true"]
+    assert [cell.arm for cell in study.timings()] == [entry.name for entry in study.entries]
+    described = study.to_dict()
+    assert described["study"] == "mechanisms" and described["arms"][1]["overlay"] == "pool/cls"
+    assert described["arms"][1]["configs"] == ("model/vit_pico", "pool/cls") and "trials" not in described
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (
+            ["--arms", "attention/softmaxx"],
+            "unknown arm 'attention/softmaxx' of --vary mixer: expected some of attention",
+        ),
+        (["--patch", "3"], "--patch 3: image 8x8 is not divisible by patch size 3x3"),
+        (["--patch", "0"], "each 1 or more, got [0]"),
+        (["--vary", "head"], "vary"),
+        (["--vary", "position"], "the overlay that leaves the host as it is under references: position"),
+        (["--train_size", "2000"], "size 2000 is more than the 1295 pictures there are to train on"),
+        (["--seeds", "0"], "seeds must be at least 1, got 0"),
+        (["--pach", "2"], "--pach: no such option; did you mean '--patch'"),
+        (["--model.net.backbone.patch_size", "2"], "patch_size is set by the study, for every run: see --patch"),
+        (["--data.train_size", "50"], "--data.train_size is set by the study, for every run: see --train_size"),
+        (["-c", "model/vit_tiny"], "-c model/vit_tiny sets the net of every run, which the arms do"),
+    ],
+)
+def test_what_cannot_be_is_one_line(config: str, args: list[str], words: str):
+    with pytest.raises(ValueError) as error:
+        compared("-c", config, *args)
+    assert words in str(error.value) and "\n" not in str(error.value)
