@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from vit.models import VARIANTS
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = packaged_names()
+PRETRAINING = [name for name in NAMES if name.startswith("pretrain/")]
 MODELS = [name for name in NAMES if name.startswith("model/")]
 OVERLAYS = [name for name in NAMES if name.split("/")[0] in ("attention", "position", "pool")]
 DATA = {
@@ -102,6 +104,21 @@ def test_a_model_overlay_leaves_nothing_of_the_model_before(name: str) -> None:
         assert parse(*before, name, "data/cifar100", args=args).config.model.init_args.net == alone, before
 
 
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_pretraining_takes_the_encoder_of_the_model_before_it(name: str) -> None:
+    net = net_of("model/vit_nano", name, "data/fashion_mnist")
+    assert type(net).__name__.lower() == name.split("/")[1]
+    assert (net.backbone.embed_dim, len(net.backbone.encoder.blocks), net.backbone.in_chans) == (96, 6, 1)
+    alone = parse(name).config.model.init_args.net
+    assert alone.init_args.backbone.class_path.endswith("Backbone")
+    with (
+        pytest.raises(ValueError, match="ConvStem looks at other patches")
+        if name != "pretrain/simmim"
+        else nullcontext()
+    ):
+        net_of("model/conformer_pico", name)
+
+
 def test_the_later_overlay_wins() -> None:
     for first, second, expected in (("learned", "none", "NoPositions"), ("none", "learned", "LearnedPositions")):
         net = parse("model/vit_nano", f"position/{first}", f"position/{second}").config.model.init_args.net
@@ -127,7 +144,9 @@ def test_commands_in_headers_work() -> None:
                 words = line.partition("vit fit")[2].split()
                 stack = [words[place + 1] for place, word in enumerate(words[:-1]) if word == "-c"]
                 assert all(entry in NAMES for entry in stack), line
-                assert {"quickstart"} & set(stack) or any(entry.startswith("model/") for entry in stack), line
+                assert {"quickstart"} & set(stack) or any(
+                    entry.startswith(("model/", "pretrain/")) for entry in stack
+                ), line
 
 
 def test_packages_are_listed() -> None:

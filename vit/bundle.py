@@ -23,6 +23,7 @@ import vit
 from vit.data.images import Preprocessing
 from vit.files import commit, part_of, sha256, write_atomically, write_part
 from vit.models import CNN, ViT
+from vit.models.pretraining import refuse_pretrained
 from vit.spec import build, spec
 
 WEIGHTS, RECORD = "model.safetensors", "model.json"
@@ -61,8 +62,9 @@ class Model:
             batch_size: pictures per forward pass.
 
         Raises:
-            ValueError: ``top_k`` is not in 1..k, or a picture cannot be read.
+            ValueError: ``top_k`` is not in 1..k, a picture cannot be read, or the net was only pretrained.
         """
+        refuse_pretrained(self.net, "RUN")
         if top_k is not None and not 1 <= top_k <= len(self.classes):
             raise ValueError(f"top_k must be in 1..{len(self.classes)}, got {top_k}")
         predictions = []

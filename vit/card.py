@@ -11,7 +11,7 @@ from vit import bundle
 from vit.bundle import Model
 from vit.data.images import Preprocessing
 from vit.files import write_atomically
-from vit.models import CNN, ViT
+from vit.models import CNN, Pretraining, ViT
 
 CARD = "README.md"
 MARK = "<!-- vit writes this file anew from model.json; take out this line and the file is yours -->"
@@ -61,6 +61,44 @@ Licence of the weights: {licence}. Made with {versions}. SHA-256 of model.safete
 `{sha256}`
 """
 
+PRETRAINED = """\
+{mark}
+# {title}
+
+{architecture}, {parameters:,} parameters, pretrained without labels. It gives every picture a vector, not a class.
+Pretrained on: {data}.
+
+## Use
+
+`vit fit -c finetune --model.init_from this/folder --data.root pictures/` makes a classifier of it. Its vectors:
+
+```python
+import vit
+
+vit.load("this/folder").embed(["picture.jpg"])
+```
+
+Loading runs no code from this folder.
+
+## Preprocessing
+
+{preprocessing}
+
+## Results
+
+{results}
+
+## Not tested
+
+- Pictures from elsewhere than the pretraining data's source: another camera, place, time or way of choosing them.
+- Whatever it will be finetuned for.
+
+## Licence and origin
+
+Licence of the weights: {licence}. Made with {versions}. SHA-256 of model.safetensors:
+`{sha256}`
+"""
+
 
 def write_card(folder: str | Path) -> None:
     """Write the card of the bundle in ``folder``; one that somebody has made their own stays as it is.
@@ -82,7 +120,8 @@ def card(model: Model) -> str:
     named = ", ".join(_plain(name) for name in model.classes[:NAMED])
     rest = len(model.classes) - NAMED
     data = meta.get("data", {})
-    return TEXT.format(
+    text = PRETRAINED if isinstance(model.net, Pretraining) else TEXT
+    return text.format(
         mark=MARK,
         title=f"{type(model.net).__name__} for {_plain(data.get('name') or 'pictures')}",
         architecture=_architecture(model.net),
@@ -102,15 +141,15 @@ def _architecture(net: nn.Module) -> str:
     if isinstance(net, CNN):
         stem = " with a stem for small pictures" if net.small_stem else ""
         return f"A convolutional net, timm's {net.name}{stem}"
-    if not isinstance(net, ViT):
+    if not isinstance(net, ViT | Pretraining):
         return f"A {type(net).__name__}"
-    backbone = net.backbone
+    backbone, kind = net.backbone, "A ViT" if isinstance(net, ViT) else f"{type(net).__name__} around a ViT"
     encoder = backbone.encoder
     kinds = [type(block).__name__ for block in encoder.layers]
     blocks = " and ".join(f"{kinds.count(kind)} of {kind}" for kind in dict.fromkeys(kinds))
     blocks += " (sharing weights)" if len(encoder.blocks) < len(encoder.layers) else ""
     height, width = backbone.patch_size
-    return f"A ViT of {backbone.embed_dim} channels on patches of {height}x{width} pixels, blocks: {blocks or 'none'}"
+    return f"{kind} of {backbone.embed_dim} channels on patches of {height}x{width} pixels, blocks: {blocks or 'none'}"
 
 
 def _data(data: Mapping[str, Any]) -> str:

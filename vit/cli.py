@@ -67,7 +67,7 @@ def _fit(args: list[str]) -> int:
     done = run.fit(args)
     if done.folder.is_dir():
         time = f"{done.seconds:.0f} s, {done.waited / done.seconds:.0%} of it waiting for data"
-        print(f"{done.folder}: {_text(done.metrics, 'val/')}; {time}; next: vit test {done.folder}")
+        print(f"{done.folder}: {_text(done.metrics, 'val/')}; {time}; next: {done.next}")
     return 0
 
 

@@ -20,13 +20,14 @@ from vit.commandline.trained import Trained, open_trained
 from vit.data import catalog
 from vit.data.source import Batch
 from vit.files import write_atomically
+from vit.models.pretraining import refuse_pretrained
 from vit.models.token_labels import refuse_token_labels
 from vit.tasks.answers import Answer, Answers
 from vit.tasks.observer import Observer
 
 
 def validate(args: list[str]) -> dict[str, Any]:
-    """Loss and accuracy of ``--load MODEL`` on its validation split."""
+    """Loss and accuracy of ``--load MODEL`` on its validation split; of a pretrained one loss and probes."""
     with quiet():
         cli, _ = _evaluation("validate", args)
         (metrics,) = cli.trainer.validate(cli.model, datamodule=cli.datamodule, verbose=False)
@@ -115,6 +116,7 @@ def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]
         raise ValueError(f"vit {command} expects a model: `vit {command} runs/mine`")
     trained = open_trained(model)
     if command != "validate":
+        refuse_pretrained(trained.net, trained.folder)
         refuse_token_labels(trained.net, model)
     config = trained.evaluation_config()
     config["data"] = _data(command, config.get("data", {}), args)

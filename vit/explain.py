@@ -35,9 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from vit.commandline.trained import open_trained
     from vit.data.folder import expand
+    from vit.models.pretraining import refuse_pretrained
 
     pictures = expand(arguments.pictures)
     trained = open_trained(arguments.model)
+    refuse_pretrained(trained.net, trained.folder)
     out = Path(arguments.out) if arguments.out else trained.folder / "explain"
     for path in explain(trained.model(), pictures, out):
         print(path)

@@ -19,6 +19,7 @@ from vit import bundle
 from vit.bundle import Model
 from vit.files import commit, part_of, write_atomically
 from vit.models import ViT, to_timm
+from vit.models.pretraining import refuse_pretrained
 from vit.models.timm_args import timm_args
 from vit.spec import build, spec
 
@@ -61,6 +62,7 @@ def main(args: Sequence[str]) -> int:
     model = bundle.load(arguments.model, device="cpu")
     given = Path(arguments.model)
     folder = given.parent if given.is_file() else given
+    refuse_pretrained(model.net, folder)
     out = Path(arguments.out) if arguments.out else folder / "export" / FORMATS[arguments.format].name
     difference = export(model, arguments.format, out, arguments.tolerance)
     batches = " and ".join(map(str, BATCHES))

@@ -21,19 +21,21 @@ from vit.commandline.runfolder import CONFIG, LAST, claimed, default_folder, hel
 from vit.data.order import Loader
 from vit.files import require_room, write_atomically
 from vit.tasks.checkpoint import Checkpoints, is_smoke_run
+from vit.tasks.task import Task
 
 
 class Run(NamedTuple):
     """A finished fit: its folder, its metrics and where its time went.
 
     Metrics are the last values, and ``best/val/acc``, that of the kept model; ``waited`` is the part of ``seconds`` in
-    which training waited for data.
+    which training waited for data; ``next`` is what to type then.
     """
 
     folder: Path
     metrics: dict[str, float]
     seconds: float
     waited: float
+    next: str
 
 
 def fit(args: list[str]) -> Run:
@@ -117,7 +119,8 @@ def _fit(cli: VitCLI, checkpoint: Path | None, command: str) -> Run:
         record.add_sitting(cli.folder, command, cli.config.seed_everything, seconds, waited)
         record.keep_skipped(cli.folder, cli.datamodule.skipped)
         report.write(cli.folder)
-    return Run(cli.folder, metrics, seconds, waited)
+    assert isinstance(cli.model, Task)
+    return Run(cli.folder, metrics, seconds, waited, cli.model.next_command(cli.folder))
 
 
 @contextmanager

@@ -12,11 +12,14 @@ from vit import bundle
 from vit.commandline.record import SITTINGS, SKIPPED
 from vit.commandline.runfolder import CONFIG
 from vit.files import write_atomically
+from vit.models import AIM, MAE, SimMIM
 
 PAGE = "report.html"
+PRETRAINING = {f"{net.__module__}.{net.__qualname__}" for net in (AIM, MAE, SimMIM)}
 PICTURES = {
     "curves.png": "Loss and accuracy while training",
     "confusion.png": "True classes (rows) and what they were taken for",
+    "reconstructions.png": "Validation pictures, what was left of them, and with the predicted patches put in",
     "mistakes.png": "The surest mistakes: the true class, what it was taken for, and the probability of that",
 }
 
@@ -33,6 +36,7 @@ def write(folder: Path) -> Path:
         name=folder.resolve().name,
         test=_json(folder / "test.json"),
         model=_model(folder),
+        pretraining=PRETRAINING,
         sittings=_json(folder / SITTINGS) or [],
         skipped=_json(folder / SKIPPED) or [],
         pictures=[(_embedded(folder / name), text) for name, text in PICTURES.items() if (folder / name).is_file()],

@@ -18,6 +18,7 @@ from vit.data.masked import MaskedBatches
 from vit.data.order import Loader, Plan, Position
 from vit.data.source import HELD_BYTES, Batch, Batches, Level, Part, Source, readable
 from vit.data.splits import Splits
+from vit.data.subset import nested
 
 if TYPE_CHECKING:
     from vit.data.augment import Augment
@@ -174,6 +175,15 @@ class Images(L.LightningDataModule):
     def val_dataloader(self) -> Loader[Batch]:
         train, val = self._splits.fit
         return self._in_order(val, "train" if val.source is train.source else "val")
+
+    def excerpt(self, split: Literal["train", "val"], count: int) -> Loader[Batch]:
+        """The same pictures of a split each time, ``count`` or all, as evaluation sees them; each class has its share.
+
+        Every process gets all of them.
+        """
+        source, samples = self._splits.fit[("train", "val").index(split)]
+        some = samples[nested(source.labels[samples], self.seed)[:count]]
+        return self._loader(Batches(source, self.preprocessing), Plan(some, self.batch_size), Position)
 
     def test_dataloader(self) -> Loader[Batch]:
         return self._in_order(self._splits.test, "test")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-ORDER, AUGMENT, BALANCE = 1, 2, 6  # independent streams of keys, beside those of `scenes`
+ORDER, AUGMENT, BALANCE, MASK = 1, 2, 6, 7  # independent streams of keys, beside those of `scenes`
 AGAIN = 2**40  # more than there are samples: keys of one that comes again stay apart
 T = TypeVar("T")
 

@@ -152,18 +152,26 @@ class PatchDropout(nn.Module):
     def forward(self, tokens: Float[Tensor, "b n c"], layout: Layout) -> tuple[Float[Tensor, "b m c"], Layout]:
         if not self.training or self.rate == 0.0:
             return tokens, layout
-        prefix, patches = tokens[:, : layout.grid.num_prefix], tokens[:, layout.grid.num_prefix :]
-        kept = max(1, round(patches.shape[1] * (1 - self.rate)))
-        draws, keys = torch.rand(patches.shape[:2], device=tokens.device), layout.patch_keys
+        patches = tokens.shape[1] - layout.grid.num_prefix
+        kept = max(1, round(patches * (1 - self.rate)))
+        draws, keys = torch.rand(len(tokens), patches, device=tokens.device), layout.patch_keys
         if keys is not None:
             draws = draws.masked_fill(~keys, 2.0)  # last
         index, rank = draws.argsort(dim=1)[:, :kept].sort(dim=1)
-        chosen = patches.gather(1, index[..., None].expand(-1, -1, patches.shape[2]))
-        layout = layout.keep(index)
+        chosen, layout = keep_patches(tokens, layout, index)
         if keys is not None:
             own = (keys.sum(dim=1, keepdim=True) * (1 - self.rate)).round().clamp(min=1)
             layout = _without_keys(layout, rank >= own)
-        return torch.cat((prefix, chosen), dim=1), layout
+        return chosen, layout
+
+
+def keep_patches(
+    tokens: Float[Tensor, "b n c"], layout: Layout, index: Int[Tensor, "b k"]
+) -> tuple[Float[Tensor, "b m c"], Layout]:
+    """The prefix tokens and the patch tokens at ``index``, counted among the present patches, with their layout."""
+    prefix, patches = tokens[:, : layout.grid.num_prefix], tokens[:, layout.grid.num_prefix :]
+    chosen = patches.gather(1, index[..., None].expand(-1, -1, patches.shape[2]))
+    return torch.cat((prefix, chosen), dim=1), layout.keep(index)
 
 
 def _without_keys(layout: Layout, dropped: Bool[Tensor, "b n"]) -> Layout:

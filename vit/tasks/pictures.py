@@ -29,7 +29,7 @@ class Curves(L.Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         tables = [logger.path for logger in trainer.loggers if isinstance(logger, MetricsCSV)]
         if trainer.is_global_zero and tables and tables[0].is_file():
-            _write(plots.curves(tables[0]), Path(trainer.default_root_dir) / "curves.png")
+            write_picture(plots.curves(tables[0]), Path(trainer.default_root_dir) / "curves.png")
 
 
 @final
@@ -62,7 +62,7 @@ class Confusion(Observer):
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         figure = self._draw(trainer, "test/confusion")
         if trainer.is_global_zero and not is_smoke_run(trainer):
-            _write(figure, Path(trainer.default_root_dir) / "confusion.png")
+            write_picture(figure, Path(trainer.default_root_dir) / "confusion.png")
 
     def _reset(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         k = len(trainer.datamodule.classes)  # type: ignore[attr-defined]
@@ -77,7 +77,7 @@ class Confusion(Observer):
         figure = plots.confusion(matrix.cpu().numpy(), trainer.datamodule.classes)  # type: ignore[attr-defined]
         for logger in trainer.loggers:
             if isinstance(logger, Wandb):
-                logger.log_picture(key, _image(figure), trainer.global_step)
+                logger.log_picture(key, image_of(figure), trainer.global_step)
         return figure
 
 
@@ -112,14 +112,16 @@ class Mistakes(Observer):
         pictures = data.test_dataloader().dataset.pixels(np.array([place for _, place, _, _ in self._found]))
         names = data.classes
         titles = [f"{names[label]}, not {names[answer]} ({sure:.0%})" for sure, _, label, answer in self._found]
-        _write(plots.samples(pictures, titles), path)
+        write_picture(plots.samples(pictures, titles), path)
 
 
-def _write(figure: Figure, path: Path) -> None:
+def write_picture(figure: Figure, path: Path) -> None:
+    """As PNG, whole or not at all."""
     write_atomically(path, lambda part: figure.savefig(part, format="png"))
 
 
-def _image(figure: Figure) -> Image.Image:
+def image_of(figure: Figure) -> Image.Image:
+    """As it will be seen."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
     return Image.open(buffer)

@@ -19,6 +19,7 @@ from vit.spec import build, spec
 from vit.tasks.checkpoint import Checkpoints, is_smoke_run, load_checkpoint
 from vit.tasks.classify import Classifier
 from vit.tasks.ema import EMA
+from vit.tasks.task import Task
 from vit.tasks.wandb import Wandb
 
 
@@ -42,7 +43,7 @@ class Release(L.Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero or is_smoke_run(trainer):
             return
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, Task)
         data, folder = trainer.datamodule, Path(trainer.default_root_dir)  # type: ignore[attr-defined]
         weights, metrics = _best(trainer, pl_module) if self.weights == "best" else _last(trainer, pl_module)
         net = build(spec(pl_module.net))
@@ -76,7 +77,7 @@ class Release(L.Callback):
         write_card(folder)
 
 
-def _best(trainer: L.Trainer, pl_module: Classifier) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _best(trainer: L.Trainer, pl_module: Task) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The net's weights at the best validation and what it measured; the newest ones of a run without validation."""
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     keeper = next((callback for callback in callbacks if isinstance(callback, Checkpoints)), None)
@@ -88,10 +89,12 @@ def _best(trainer: L.Trainer, pl_module: Classifier) -> tuple[dict[str, Tensor],
     return _of_net(average or checkpoint["state_dict"]), {"best": metrics}
 
 
-def _last(trainer: L.Trainer, pl_module: Classifier) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _last(trainer: L.Trainer, pl_module: Task) -> tuple[dict[str, Tensor], dict[str, Any]]:
     callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     average = next((callback.weights for callback in callbacks if isinstance(callback, EMA)), {})
-    measured = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    measured = {
+        name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(("val/", "probe/"))
+    }
     metrics = {"last": {**measured, "step": trainer.global_step}} if measured else {}
     return _of_net(average or pl_module.state_dict()), metrics
 

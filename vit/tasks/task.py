@@ -56,9 +56,12 @@ class Task(L.LightningModule, ABC):
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
         self._finite.begin(self.net)
 
-    def log_training(self, batch: Batch, loss: Tensor) -> None:
-        """Log the loss of a micro-batch and the learning rate, and have the loss looked at before the step is taken."""
-        self._finite.see(batch.index, loss)
+    def log_training(self, batch: Batch, loss: Tensor, total: Tensor | None = None) -> None:
+        """Log the loss of a micro-batch and the learning rate, and have it looked at before the step is taken.
+
+        ``total`` is what the step descends where that is more than the loss.
+        """
+        self._finite.see(batch.index, loss if total is None else total)
         self.log("train/loss_step", loss, prog_bar=True)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.labels), sync_dist=True)
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])

@@ -3,6 +3,6 @@
 from vit.analysis.plots.depth import distances
 from vit.analysis.plots.learning import curves
 from vit.analysis.plots.matrix import confusion
-from vit.analysis.plots.pictures import overlay, overlays, samples, visible
+from vit.analysis.plots.pictures import overlay, overlays, reconstructions, samples, visible
 
-__all__ = ["confusion", "curves", "distances", "overlay", "overlays", "samples", "visible"]
+__all__ = ["confusion", "curves", "distances", "overlay", "overlays", "reconstructions", "samples", "visible"]

@@ -14,15 +14,16 @@ Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 PANELS = {
     "Loss": ("train/loss_step", "train/loss", "val/loss"),
     "Accuracy": ("train/acc", "val/acc"),
+    "Probes": ("probe/knn", "probe/linear"),
     "Learning rate": ("lr",),
 }
-COLOURS = {"train": ORANGE, "val": BLUE, "lr": GREEN}
+COLOURS = {"train": ORANGE, "val": BLUE, "lr": GREEN, "knn": BLUE, "linear": ORANGE}
 MANY = 60
 """Points from which a curve is drawn without a dot for each."""
 
 
 def curves(path: str | Path) -> Figure:
-    """Loss, accuracy and learning rate over epochs, from the ``metrics.csv`` of Lightning's CSV logger.
+    """Loss, accuracy, probes and learning rate over epochs, from the ``metrics.csv`` of Lightning's CSV logger.
 
     Reads ``epoch``, ``step`` and the columns in `PANELS`; empty cells and absent columns are left out. Without any
     validation the x axis counts steps.
@@ -67,7 +68,7 @@ def _series(rows: list[dict[str, str]], name: str, steps_per_epoch: float) -> Se
 
 def _draw_panel(axes: Axes, found: dict[str, Series]) -> None:
     for name, (x, y) in found.items():
-        split = name.split("/")[0]
+        split = name.removeprefix("probe/").split("/")[0]
         if name == "train/loss_step" and "train/loss" in found:
             axes.plot(x, y, color=COLOURS[split], alpha=0.3, linewidth=0.8)
             continue

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike, NDArray
@@ -68,6 +69,21 @@ def overlay(picture: ArrayLike, heat: ArrayLike, title: str = "", caption: str =
     return figure
 
 
+def reconstructions(pictures: Pictures, hidden: Pictures, filled: Pictures) -> Figure:
+    """Three rows: pictures (h w c), what is left of them, and what was made of that.
+
+    Hidden pixels are not a number in ``hidden``, and drawn grey. Channels are shown as by `samples`.
+    """
+    rows = {"pictures": pictures, "what is left": hidden, "prediction": filled}
+    figure = new_figure(1.2 * len(pictures) + 0.2, 4.2)
+    sheet = figure.subplots(len(rows), len(pictures), squeeze=False)
+    for axes, (name, row) in zip(sheet, rows.items(), strict=True):
+        axes[0].set_title(name, loc="left", fontsize=9, color=INK)
+        for place, picture in zip(axes, row, strict=True):
+            _show(place, _grey_where_hidden(picture))
+    return figure
+
+
 def visible(images: ArrayLike, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float64]:
     """Normalised images (b c h w) as pictures (b h w c) in 0..1."""
     pictures = np.moveaxis(np.asarray(images, dtype=np.float64), 1, -1)
@@ -99,6 +115,13 @@ def _lines(title: str) -> str:
 def _show(axes: Axes, picture: ArrayLike) -> None:
     axes.set_axis_off()
     axes.imshow(_in_unit_range(picture), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+
+
+def _grey_where_hidden(picture: ArrayLike) -> NDArray[np.float64]:
+    """(h w 3), with the paper's grey in place of what is not a number: a picture may be black, or white."""
+    shown = _in_unit_range(picture)
+    colours = shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=-1)
+    return np.where(np.isnan(colours), to_rgb(QUIET), colours)
 
 
 def _lay_over(axes: Axes, picture: ArrayLike, multiples: NDArray[np.float64], scale: Range) -> AxesImage:
