@@ -25,7 +25,7 @@ from vit.layers import (
     SinCos2d,
     SwiGLU,
 )
-from vit.models import CNN, Backbone, ViT
+from vit.models import AIM, CNN, MAE, Backbone, Pretraining, SimMIM, ViT
 
 MIXER = partial(
     SelfAttention,
@@ -78,4 +78,28 @@ NETS = {
     "convnext": partial(CNN, (12, 20), 5, 3, "convnext_atto"),
     "narrow": partial(CNN, (12, 20), 5, 3, "resnet10t", width=0.25),
     "big image": partial(CNN, 96, 5, 3, "resnet10t"),
+}
+
+
+def pretraining(net: type[Pretraining] | partial, **options: object) -> Pretraining:
+    """12x20 pictures of 5 channels in 15 patches, each option of the backbone as given."""
+    return net((12, 20), 5, partial(Backbone, **{"patch_size": 4, "embed_dim": 24, "depth": 3, **options}))
+
+
+PRETRAINING = {
+    "mae": partial(pretraining, MAE),
+    "mae registers": partial(pretraining, partial(MAE, norm_target=False), prefix=("cls", "reg"), pos_embed=SinCos2d),
+    "mae wide": partial(
+        pretraining,
+        partial(MAE, mask_ratio=0.5, decoder_embed_dim=12, decoder_depth=2, decoder_num_heads=3),
+        prefix=(),
+        block=partial(Block, mixer=partial(SelfAttention, num_heads=2, rotary=Rotary2d)),
+    ),
+    "simmim": partial(pretraining, SimMIM),
+    "simmim conformer": partial(
+        pretraining, SimMIM, patch_embed=ConvStem, block=partial(ConformerBlock, mixer=MIXER), prefix=()
+    ),
+    "aim": partial(pretraining, AIM, prefix=()),
+    "aim causal": partial(pretraining, partial(AIM, prefix=0.0, head_depth=2, norm_target=False), prefix=("cls",)),
+    "aim short": partial(pretraining, partial(AIM, prefix=0.4), prefix=("cls", "reg")),
 }
