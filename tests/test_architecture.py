@@ -24,7 +24,7 @@ FLOORS = [
     {"tasks"},
     {"commandline"},
     {"run", "evaluate"},
-    {"experiments", "bench", "report", "demo", "explain", "check"},
+    {"experiments", "bench", "report", "demo", "explain", "check", "probe"},
     {"cli", "__main__"},
 ]
 DICTATED = {  # a ** parameter is part of these signatures, which are not ours

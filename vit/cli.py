@@ -117,6 +117,12 @@ def _check(args: list[str]) -> int:
     return check.main(args)
 
 
+def _probe(args: list[str]) -> int:
+    from vit import probe
+
+    return probe.main(with_flags("probe", args))
+
+
 def _study(args: list[str]) -> int:
     name = args[0] if args else "--help"
     if name in ("-h", "--help"):
@@ -179,6 +185,7 @@ COMMANDS = {
         "classes of pictures, and with --include logits,embeddings these, to CSV or JSON",
         _predict,
     ),
+    "probe": Command("vit probe MODEL [--shots 1,5]", "what its frozen features tell of classes, few-shot too", _probe),
     "study": Command(
         "vit study data-size|mechanisms [--out DIR]",
         "which architecture to train on this many pictures; which mixer, at what speed and memory",

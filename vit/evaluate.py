@@ -62,7 +62,7 @@ def test(args: list[str]) -> dict[str, Any]:
     write_atomically(cli.folder / "test.json", lambda part: part.write_text(json.dumps(result, indent=2)))
     report.write(cli.folder)
     if recorded is not None:
-        record.append(Path(recorded), trained.folder, result)
+        record.append(Path(recorded), trained.folder, "test", result)
     return result
 
 

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vit.commandline import record, report
 from vit.commandline.arguments import take, with_configs
+from vit.commandline.inherit import inherited
 from vit.commandline.options import VitCLI
 from vit.commandline.overlays import resolve
 from vit.commandline.quiet import quiet
@@ -51,7 +52,7 @@ def fit(args: list[str]) -> Run:
     args, configs = with_configs(args)
     folder = Path(run) if run else default_folder(configs)
     with quiet():
-        cli = VitCLI("fit", [f"--config={resolve('base')}", *args])
+        cli = VitCLI("fit", [f"--config={resolve('base')}", *inherited(args), *args])
         cli.build(folder)
         if not _writes(cli):
             return _fit(cli, None, command)

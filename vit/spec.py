@@ -6,7 +6,7 @@ the whole tree. `build` imports only from this package and torch.nn, and checks 
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import partial, wraps
 from typing import Any, TypeVar
 
@@ -41,7 +41,15 @@ def spec(net: object) -> dict[str, Any]:
     arguments = vars(net).get(_MEMORY)
     if arguments is None:
         raise ValueError(f"{type(net).__qualname__} keeps no spec: expected a class decorated with @keeps_spec")
-    return {"class": _path(type(net)), "args": {name: _plain(value, name) for name, value in arguments.items()}}
+    return {"class": _path(type(net)), "args": {name: plain(value, name) for name, value in arguments.items()}}
+
+
+def options(tree: dict[str, Any]) -> dict[str, Any]:
+    """Every option of a spec by its dotted path, defaults filled in; that of a part is the path of its class.
+
+    Two specs with the same options build nets that compute the same, wherever they were written.
+    """
+    return dict(_options(tree, ""))
 
 
 def build(tree: dict[str, Any]) -> Any:
@@ -55,20 +63,44 @@ def build(tree: dict[str, Any]) -> Any:
     return _value({**tree})
 
 
-def _plain(value: Any, name: str) -> Any:
+def _options(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, list):
+        for place, item in enumerate(tree):
+            yield from _options(item, f"{path}.{place}")
+    if not isinstance(tree, dict):
+        yield path, tree
+        return
+    cls = _import(tree["factory"] if "factory" in tree else tree["class"])
+    yield path, _path(cls)
+    given = tree.get("args", {})
+    defaults = {
+        name: plain(parameter.default, name)
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if parameter.default is not parameter.empty
+    }
+    for name, value in {**defaults, **given}.items():
+        yield from _options(value, f"{path}.{name}" if path else name)
+
+
+def plain(value: Any, name: str) -> Any:
+    """One argument of a spec: plain data, a class, or a partial of a class as what builds it.
+
+    Raises:
+        ValueError: it has no plain form; ``name`` is what it is an argument of.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
-        return [_plain(item, name) for item in value]
+        return [plain(item, name) for item in value]
     if isinstance(value, dict):
-        return {key: _plain(item, name) for key, item in value.items()}
+        return {key: plain(item, name) for key, item in value.items()}
     if inspect.isclass(value):
         return {"factory": _path(value), "args": {}}
     if isinstance(value, partial):
         # jsonargparse hands the class to an instantiating function; a plain partial holds it as its function
         target = next((part for part in (value.func, *value.args) if inspect.isclass(part)), None)
         if target is not None:
-            return {"factory": _path(target), "args": {key: _plain(item, key) for key, item in value.keywords.items()}}
+            return {"factory": _path(target), "args": {key: plain(item, key) for key, item in value.keywords.items()}}
     raise ValueError(f"{name}={value!r} cannot be written to a spec: expected plain data, a class or a partial of one")
 
 
@@ -94,7 +126,7 @@ def _path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _import(path: str) -> Callable[..., Any]:
+def _import(path: str) -> type[Any]:
     foreign = f"spec names {path}: expected a class of {' or '.join(name.rstrip('.') for name in ALLOWED)}"
     if not isinstance(path, str) or not path.startswith(ALLOWED):
         raise ValueError(foreign)

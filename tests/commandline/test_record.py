@@ -23,7 +23,7 @@ def test_a_line_holds_every_sitting_and_the_result(tmp_path: Path) -> None:
     record.add_sitting(run, "vit fit --resume ...", seed=3, seconds=2.5, waited=0.0)
     (run / "model.json").write_text('{"config": {"data": {"batch_size": 64}}}')
     for accuracy in (0.5, 0.75):
-        record.append(table, run, {"acc": accuracy})
+        record.append(table, run, "test", {"acc": accuracy})
     first, second = (json.loads(line) for line in table.read_text().splitlines())
     assert [sitting["command"] for sitting in first["fit"]] == ["vit fit -c quickstart", "vit fit --resume ..."]
     assert [sitting["seconds"] for sitting in first["fit"]] == [1.2, 2.5]
@@ -35,5 +35,5 @@ def test_a_line_holds_every_sitting_and_the_result(tmp_path: Path) -> None:
 
 def test_a_model_of_unknown_making_is_not_recorded(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"lacks fit.json or model.json: expected a finished run"):
-        record.append(tmp_path / "a.jsonl", tmp_path, {"acc": 1.0})
+        record.append(tmp_path / "a.jsonl", tmp_path, "test", {"acc": 1.0})
     assert not (tmp_path / "a.jsonl").exists()

@@ -3,10 +3,21 @@ import re
 import pytest
 import torch
 from einops import rearrange
+from timm.models import adapt_input_conv
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 from tests.helpers import B, random, redrawn
-from vit.layers import ConvStem, PatchDropout, PatchEmbed, default_patch_size, pair, patch_grid
+from vit.layers import (
+    ConvStem,
+    PatchDropout,
+    PatchEmbed,
+    adapt_channels,
+    default_patch_size,
+    pair,
+    patch_grid,
+    resize_patches,
+)
 from vit.tokens import Grid, Layout, Mask
 
 WIDTH = 13
@@ -124,3 +135,40 @@ def test_patch_dropout_does_nothing_in_eval_or_at_rate_zero(rate: float, trainin
 def test_patch_dropout_rate_is_a_share(rate: float) -> None:
     with pytest.raises(ValueError, match=rf"^patch_drop must lie in \[0, 1\), got {rate}$"):
         PatchDropout(rate)
+
+
+@pytest.mark.parametrize("new", [(3, 5), (4, 5), (7, 11), (6, 10)], ids=str)
+def test_larger_patches_give_the_tokens_of_the_picture_before_it_was_enlarged(new: tuple[int, int]) -> None:
+    weight, patch = random(WIDTH, 3, 3, 5), random(B, 3, 3, 5)
+    resized = resize_patches(weight, new)
+    enlarged = F.interpolate(patch, new, mode="bilinear")
+    assert resized.shape == (WIDTH, 3, *new)
+    assert_close(F.conv2d(enlarged, resized), F.conv2d(patch, weight), rtol=0, atol=1e-10)
+
+
+def test_patches_of_the_same_size_keep_their_weights() -> None:
+    weight = torch.randn(WIDTH, 3, 3, 5)
+    assert resize_patches(weight, (3, 5)) is weight
+
+
+def test_smaller_patches_come_as_near_as_they_can() -> None:
+    """Least squares over all patches, whose pixels are independent: no step away from it does better."""
+    weight, whole = random(WIDTH, 2, 5, 4), torch.eye(20, dtype=torch.float64).reshape(20, 1, 5, 4)
+    shrunk, wanted = F.interpolate(whole, (3, 2), mode="bilinear").flatten(1), weight.flatten(2)
+    resized = resize_patches(weight, (3, 2)).flatten(2)
+    residual = torch.einsum("dcm,nm->dcn", resized, shrunk) - wanted
+    assert residual.abs().max() > 0.1  # something is lost
+    assert_close(torch.einsum("dcn,nm->dcm", residual, shrunk), torch.zeros_like(resized), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+def test_channels_adapt_as_timms_do(channels: int) -> None:
+    weight = torch.randn(WIDTH, 3, 3, 5)
+    assert_close(adapt_channels(weight, channels), adapt_input_conv(channels, weight), rtol=1e-6, atol=1e-6)
+
+
+def test_a_grey_picture_in_all_channels_keeps_its_tokens() -> None:
+    weight, picture = random(WIDTH, 1, 3, 5), random(B, 1, 3, 5)
+    rgb = adapt_channels(weight, 3)
+    assert_close(F.conv2d(picture.expand(-1, 3, -1, -1), rgb), F.conv2d(picture, weight))
+    assert_close(adapt_channels(rgb, 1), weight)

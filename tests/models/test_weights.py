@@ -269,12 +269,12 @@ def test_loading_undoes_exporting(grid: tuple[int, int] | None) -> None:
 def test_positions_of_another_grid_are_resized_and_reported() -> None:
     small = partial(Backbone, patch_size=4, embed_dim=24, depth=1)
     square, oblong = ViT(16, 3, 2, small), ViT((12, 20), 3, 2, small)
-    assert load_weights(oblong, square.state_dict()) == "loaded 20 weights; resized positions 4x4 to 3x5"
-    assert load_weights(square, square.state_dict()) == "loaded 20 weights"
+    assert str(load_weights(oblong, square.state_dict())) == "loaded 20 weights; resized positions 4x4 to 3x5"
+    assert str(load_weights(square, square.state_dict())) == "loaded 20 weights"
     back = ViT(16, 3, 2, small)
     with pytest.raises(ValueError, match=r"15 positions are no square grid: give grid=\(rows, columns\)"):
         load_weights(back, oblong.state_dict())
-    assert "resized positions 3x5 to 4x4" in load_weights(back, oblong.state_dict(), (3, 5))
+    assert "resized positions 3x5 to 4x4" in str(load_weights(back, oblong.state_dict(), (3, 5)))
     with pytest.raises(ValueError, match=r"has 15 positions, expected 16 for grid=\(4, 4\)"):
         load_weights(back, oblong.state_dict(), (4, 4))
 
@@ -284,7 +284,7 @@ def test_positions_that_may_have_two_shapes_are_not_guessed() -> None:
     flat = ViT((8, 32), 3, 2, small)
     with pytest.raises(ValueError, match="16 positions are 2x8 or 4x4: give grid"):
         load_weights(flat, ViT(16, 3, 2, small).state_dict())
-    assert "4x4 to 2x8" in load_weights(flat, ViT(16, 3, 2, small).state_dict(), (4, 4))
+    assert "4x4 to 2x8" in str(load_weights(flat, ViT(16, 3, 2, small).state_dict(), (4, 4)))
     exported = to_timm(ViT((12, 20), 3, 2, small))
     with pytest.raises(ValueError, match="13 positions, 1 prefix tokens: not a square grid"):
         from_timm({**exported, "pos_embed": exported["pos_embed"][:, :13]}, None)
@@ -313,10 +313,10 @@ def test_a_head_of_another_class_count_is_new_only_when_asked() -> None:
     fresh = net.head.fc.weight.clone()
     with pytest.raises(ValueError, match=r"head.fc.weight \(\(3, 48\) instead of \(7, 48\)\)"):
         load_weights(net, weights)
-    assert load_weights(net, weights, new=("head",)) == "loaded 30 weights; new: head"
+    assert str(load_weights(net, weights, new=("head",))) == "loaded 30 weights; new: head"
     assert torch.equal(net.head.fc.weight, fresh)
     assert torch.equal(net.backbone.norm.weight, weights["backbone.norm.weight"])
-    assert load_weights(net, tiny().state_dict(), new=("head",)) == "loaded 32 weights"
+    assert str(load_weights(net, tiny().state_dict(), new=("head",))) == "loaded 32 weights"
     with pytest.raises(ValueError, match=r"backbone.norm.bias \(missing\); only head may start new"):
         load_weights(
             net, {name: value for name, value in weights.items() if name != "backbone.norm.bias"}, new=["head"]

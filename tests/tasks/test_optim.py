@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from vit.models import CNN, plain_vit
 from vit.tasks.optim import AdamW, steps, total_steps
 
 
@@ -69,3 +70,40 @@ def test_total_is_that_of_epochs_and_max_steps_only_where_they_are_unbounded():
 def test_nonsense_is_refused():
     with pytest.raises(ValueError, match="expected lr > 0"):
         AdamW(lr=-1.0)
+
+
+def rates(net, **options):
+    """Learning rate and decay of each parameter, by name."""
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    groups = AdamW(lr=1.0, **options).build(net).param_groups
+    return {names[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+
+
+def test_layers_learn_slower_the_deeper_they_lie():
+    net = plain_vit("pico", 8, 1, 10)
+    found = rates(net, layer_decay=0.5, weight_decay=0.1)
+    assert found.keys() == {name for name, _ in net.named_parameters()}
+    assert found["head.fc.weight"] == (1.0, 0.1) and found["head.fc.bias"] == (1.0, 0.0)
+    assert found["backbone.norm.weight"] == (1.0, 0.0)
+    assert found["backbone.encoder.blocks.3.mlp.fc1.weight"] == (0.5, 0.1)
+    assert found["backbone.encoder.blocks.0.mixer.qkv.bias"] == (0.5**4, 0.0)
+    for name in ("patch_embed.proj.bias", "prefix_tokens", "pos_embed.embed"):
+        assert found[f"backbone.{name}"] == (0.5**5, 0.0)
+    assert AdamW(lr=1.0, layer_decay=0.5).build(net).param_groups[0]["lr"] == 1.0  # the one that is logged
+
+
+def test_a_cnns_blocks_count_as_layers():
+    found = rates(CNN(32, 1, 10, "resnet18", width=0.1), layer_decay=0.5)
+    lr = {name: rate for name, (rate, _) in found.items()}
+    assert lr["net.fc.weight"] == 1.0 and lr["net.layer4.1.conv2.weight"] == 0.5
+    assert lr["net.layer4.0.conv1.weight"] == 0.25 and lr["net.conv1.weight"] == min(lr.values())
+
+
+def test_without_layer_decay_there_are_two_groups():
+    assert len(AdamW().build(plain_vit("pico", 8, 1, 10)).param_groups) == 2
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.5, -1.0])
+def test_layer_decay_is_a_share(decay):
+    with pytest.raises(ValueError, match=f"layer_decay must be above 0 and at most 1, got {decay}"):
+        AdamW(layer_decay=decay)

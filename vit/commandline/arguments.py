@@ -56,7 +56,7 @@ def with_flags(command: str, args: list[str]) -> list[str]:
         ValueError: an argument that has no place.
     """
     options, positional = _split(args)
-    if command in ("validate", "test", "predict") and positional and take(args, "--load")[0] == [None]:
+    if command in ("validate", "test", "predict", "probe") and positional and take(args, "--load")[0] == [None]:
         options += ["--load", positional.pop(0)]
     if command == "predict" and positional:
         options.append(f"--data.pictures={json.dumps(positional)}")

@@ -20,6 +20,7 @@ _PATHS = (
     "--load",
     "--record",
     "--model.init_from",
+    "--model.teacher",
 )
 
 
@@ -43,8 +44,8 @@ def keep_skipped(folder: Path, skipped: list[str]) -> None:
         )
 
 
-def append(path: Path, folder: Path, result: dict[str, Any]) -> None:
-    """Append one line of JSON to ``path``: a test's result, the sittings that trained the model, and its configuration.
+def append(path: Path, folder: Path, kind: str, result: dict[str, Any]) -> None:
+    """Append one line of JSON to ``path``: a result of this kind, what trained the model, and its configuration.
 
     Raises:
         ValueError: the folder does not say how its model was trained.
@@ -54,7 +55,7 @@ def append(path: Path, folder: Path, result: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     config = json.loads((folder / bundle.RECORD).read_text(encoding="utf-8"))["config"]
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"fit": _sittings(folder), "test": result, "config": config}) + "\n")
+        file.write(json.dumps({"fit": _sittings(folder), kind: result, "config": config}) + "\n")
 
 
 def _sittings(folder: Path) -> list[dict[str, Any]]:

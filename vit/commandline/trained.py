@@ -13,6 +13,7 @@ from vit.data.images import Preprocessing
 from vit.models.token_labels import refuse_token_labels
 from vit.spec import build
 from vit.tasks.checkpoint import load_checkpoint
+from vit.tasks.start import weights_of
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,7 @@ def _from_checkpoint(folder: Path, path: Path) -> Trained:
         raise ValueError(f"{path} was not written by vit: expected an entry 'vit' with its classes")
     known = content["vit"]
     net = build(known["spec"])
-    average = content["callbacks"].get("EMA", {}).get("weights")  # what validation measured, where EMA is on
-    state = average or content["state_dict"]
-    weights = {name.removeprefix("net."): tensor for name, tensor in state.items()}
+    weights = weights_of(content)
     if problem := bundle.mismatch(net.state_dict(), weights):
         raise ValueError(f"the weights in {path} do not fit their architecture: {problem}")
     net.load_state_dict(weights)

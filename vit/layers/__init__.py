@@ -11,6 +11,7 @@ from vit.layers.fourier import Fourier
 from vit.layers.hard import Choice, GumbelPool, ReinforcePool
 from vit.layers.heads import DistilledHead, Head, HeadFactory, LinearHead
 from vit.layers.hierarchical import HierarchicalPool
+from vit.layers.lowrank import LowRankLinear, merged
 from vit.layers.lstm import BiLstm
 from vit.layers.mixers import Identity
 from vit.layers.mlp import Mlp, MlpFactory, SwiGLU
@@ -22,11 +23,13 @@ from vit.layers.patches import (
     PatchEmbedFactory,
     Size,
     Sizes,
+    adapt_channels,
     default_patch_size,
     keep_patches,
     pair,
     patch_grid,
     patch_grids,
+    resize_patches,
 )
 from vit.layers.pooling import ClassToken, MapPool, MaxPool, MeanPool, PoolFactory, SeqPool
 from vit.layers.positions import (
@@ -76,6 +79,7 @@ __all__ = [
     "LayerScale",
     "LearnedPositions",
     "LinearHead",
+    "LowRankLinear",
     "MapPool",
     "MaxPool",
     "MeanPool",
@@ -112,10 +116,13 @@ __all__ = [
     "SwiGLU",
     "TokenMlp",
     "WeightedPool",
+    "adapt_channels",
     "default_patch_size",
     "keep_patches",
+    "merged",
     "pair",
     "patch_grid",
     "patch_grids",
+    "resize_patches",
     "resize_positions",
 ]

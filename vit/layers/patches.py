@@ -13,6 +13,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vit.tokens import Layout
 
@@ -79,6 +80,36 @@ class PatchEmbed(nn.Module):
         self, images: Float[Tensor, "b c height width"], sizes: Sizes | None = None
     ) -> Float[Tensor, "b n {self.proj.out_channels}"]:
         return rearrange(self.proj(images), "b c y x -> b (y x) c")
+
+
+def resize_patches(weight: Float[Tensor, "d c y x"], patch_size: Size) -> Float[Tensor, "d c p q"]:
+    """A patch projection for patches of another size: w' = (B^T)^+ w, with B the bilinear resize of one patch.
+
+    Beyer et al. 2023 (FlexiViT), section 3.4. A larger patch gives the tokens that the smaller one gave of the picture
+    before it was enlarged; a smaller one comes as near as it can. The same tensor when nothing changes.
+    """
+    old = tuple(weight.shape[-2:])
+    if old == tuple(patch_size):
+        return weight
+    pixels = torch.eye(math.prod(old), dtype=torch.float64, device=weight.device)
+    basis = rearrange(pixels, "n (y x) -> n 1 y x", y=old[0])
+    resize = rearrange(F.interpolate(basis, patch_size, mode="bilinear"), "n 1 y x -> n (y x)")  # B^T
+    flat = rearrange(weight.double(), "d c y x -> d c (y x)")
+    resized = torch.einsum("dcn,mn->dcm", flat, torch.linalg.pinv(resize))
+    return rearrange(resized, "d c (y x) -> d c y x", y=patch_size[0]).to(weight.dtype)
+
+
+def adapt_channels(weight: Float[Tensor, "d c y x"], in_chans: int) -> Float[Tensor, "d k y x"]:
+    """A first convolution for images of another channel count, as timm does: the sum for grey, else repeated in order.
+
+    Scaled by old / new, so that a grey picture in all channels keeps its activations where one count divides the other.
+    """
+    old = weight.shape[1]
+    if in_chans == 1:
+        return weight.sum(dim=1, keepdim=True)
+    if old == in_chans:
+        return weight
+    return weight.repeat(1, math.ceil(in_chans / old), 1, 1)[:, :in_chans] * (old / in_chans)
 
 
 @final

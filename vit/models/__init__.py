@@ -3,6 +3,7 @@
 from vit.models.aim import AIM
 from vit.models.backbone import Backbone, BackboneFactory
 from vit.models.cnn import CNN
+from vit.models.loading import Loaded, load_weights
 from vit.models.mae import MAE
 from vit.models.patchify import patchify, unpatchify
 from vit.models.pretrained import load_init
@@ -11,7 +12,7 @@ from vit.models.simmim import SimMIM
 from vit.models.token_labels import TokenLabels
 from vit.models.variants import VARIANTS, Variant, plain_vit
 from vit.models.vit import ViT
-from vit.models.weights import from_timm, load_weights, to_timm
+from vit.models.weights import from_timm, to_timm
 
 __all__ = [
     "AIM",
@@ -20,6 +21,7 @@ __all__ = [
     "VARIANTS",
     "Backbone",
     "BackboneFactory",
+    "Loaded",
     "Pretraining",
     "Reconstruction",
     "SimMIM",

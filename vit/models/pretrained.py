@@ -1,19 +1,21 @@
 """Published weights by name: ``timm:vit_small_patch16_224``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
-from vit.layers import CrossAttention, SelfAttention
+from vit.layers import CrossAttention, SelfAttention, Size
 from vit.models.cnn import CNN, stem_of, timm_config
+from vit.models.loading import Loaded, load_weights
+from vit.models.parts import head_of
 from vit.models.seats import parts_without_seat
 from vit.models.vit import ViT
-from vit.models.weights import compact, from_timm, load_weights
+from vit.models.weights import Weights, compact, from_timm
 
 
-def load_init(net: nn.Module, source: str) -> str:
+def load_init(net: nn.Module, source: str, allow: Sequence[str] = ()) -> Loaded:
     """Start a ViT or CNN from timm's weights; only a head of another class count (and a CNN's small stem) stays new.
 
     The download, its cache and the summing of input channels for other than RGB images are timm's.
@@ -21,9 +23,7 @@ def load_init(net: nn.Module, source: str) -> str:
     Args:
         net: filled in place.
         source: ``timm:NAME``, NAME with or without timm's tag.
-
-    Returns:
-        One line: what was loaded, resized and is new.
+        allow: further parts that may start new.
 
     Raises:
         ValueError: another source, an unknown name, no network, parts that timm's net lacks or computes with another
@@ -33,26 +33,43 @@ def load_init(net: nn.Module, source: str) -> str:
     if kind != "timm" or not name:
         raise ValueError(f"weights come from timm:NAME, such as timm:vit_small_patch16_224; got {source!r}")
     if isinstance(net, ViT):
-        return f"{source}: {_load_vit(net, name)}"
+        return _load_vit(net, name, allow)
     if isinstance(net, CNN):
-        return f"{source}: {_load_cnn(net, name)}"
+        return _load_cnn(net, name, allow)
     raise ValueError(f"{source} fits a ViT or a CNN, got a {type(net).__name__}")
 
 
-def _load_vit(net: ViT, name: str) -> str:
+def load_timm_weights(net: ViT, weights: Weights, source: str, grid: Size | None, allow: Sequence[str]) -> Loaded:
+    """Weights under timm's names into a plain ViT.
+
+    Raises:
+        ValueError: parts of the net that timm's lacks, or weights that do not fit (each is named).
+    """
     foreign = [part for part in parts_without_seat(net) if part.startswith("backbone")]  # the head may start new
     if foreign:
-        raise ValueError(f"timm:{name} expected a plain ViT to fill, got parts with no seat there: {compact(foreign)}")
+        raise ValueError(f"{source} expected a plain ViT to fill, got parts with no seat there: {compact(foreign)}")
+    return load_weights(net, from_timm(weights, grid), grid, new=(*head_of(net), *allow), source=source)
+
+
+def _load_vit(net: ViT, name: str, allow: Sequence[str]) -> Loaded:
     donor = _download(name, net.backbone.in_chans)
     weights = donor.state_dict()
     if "patch_embed.proj.weight" not in weights:
         raise ValueError(f"timm:{name} is no plain ViT: expected a name such as timm:vit_small_patch16_224")
     patch = weights["patch_embed.proj.weight"].shape[-2:]
     _, height, width = timm_config(name).input_size
-    grid = (height // patch[0], width // patch[1])
-    ours = from_timm(weights, grid)
     _check_heads(net, donor, name)
-    return load_weights(net, ours, grid, new=("head",))
+    _check_activations(donor, name)
+    grid = (height // patch[0], width // patch[1])
+    return load_timm_weights(net, weights, f"timm:{name}", grid, allow)
+
+
+def _check_activations(donor: Any, name: str) -> None:
+    """Nor does any tell what is between them."""
+    odd = {type(m).__name__ for m in donor.modules() if isinstance(m, nn.GELU) and m.approximate != "none"}
+    odd |= {type(block.mlp.act).__name__ for block in donor.blocks if not isinstance(block.mlp.act, nn.GELU | nn.SiLU)}
+    if odd:
+        raise ValueError(f"timm:{name} computes with another activation than exact GELU: {', '.join(sorted(odd))}")
 
 
 def _check_heads(net: ViT, donor: Any, name: str) -> None:
@@ -69,12 +86,12 @@ def _check_heads(net: ViT, donor: Any, name: str) -> None:
         raise ValueError(f"timm:{name} expected num_heads {expected}, got {compact(wrong)}")
 
 
-def _load_cnn(net: CNN, name: str) -> str:
+def _load_cnn(net: CNN, name: str, allow: Sequence[str]) -> Loaded:
     if name.partition(".")[0] != net.name.partition(".")[0]:
         raise ValueError(f"timm:{name} fits a CNN of that name, got {net.name}")
     weights = {f"net.{key}": value for key, value in _download(name, net.in_chans).state_dict().items()}
     stem = [f"net.{stem_of(name)}"] if net.small_stem else []
-    return load_weights(net, weights, new=[*stem, f"net.{timm_config(name).classifier}"])
+    return load_weights(net, weights, new=[*stem, *head_of(net), *allow], source=f"timm:{name}")
 
 
 def _download(name: str, in_chans: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Weights from elsewhere: timm's names to ours and back, and loading into a net of another image size or class count.
+"""Weights from elsewhere: timm's names to ours and back.
 
 Where timm differs. Its positions cover the prefix tokens too; ours have none there, so on the way in each prefix token
 takes up its position (their sum is all the net ever sees) and on the way out those positions are zeros. Its blocks
@@ -8,15 +8,14 @@ heads, epsilon of the norms (1e-6), pooling (for mean and max pooling, timm's ``
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vit.layers import LearnedPositions, Size, resize_positions
+from vit.layers import Size
 from vit.models.seats import parts_without_seat
 from vit.models.vit import ViT
-from vit.tokens import Grid
 
 Weights = Mapping[str, Tensor]
 
@@ -98,41 +97,6 @@ def from_timm(weights: Weights, grid: Size | None = None) -> dict[str, Tensor]:
     return {_PREFIX: prefix, **ours}
 
 
-def load_weights(net: nn.Module, weights: Weights, grid: Size | None = None, new: Sequence[str] = ()) -> str:
-    """Copy weights under our names into a net; learned positions are resized to its grid, bicubic as timm does.
-
-    Args:
-        net: filled in place.
-        weights: its state dict, or that of a net for another image size.
-        grid: (rows, columns) of the patches the weights were made for; None assumes a square or the net's own.
-        new: parts (``"head"``) that keep their fresh weights when what is given does not fit them.
-
-    Returns:
-        One line: how many weights were loaded, what was resized, what is new.
-
-    Raises:
-        ValueError: missing, misshapen or unknown weights (each is named), or positions that fit no grid.
-    """
-    given, resized = _fit_positions(net, weights, grid)
-    wanted = net.state_dict()
-    faults = {name: "missing" for name in wanted if name not in given}
-    faults |= {name: "unknown" for name in given if name not in wanted}
-    faults |= {
-        name: f"{tuple(value.shape)} instead of {tuple(wanted[name].shape)}"
-        for name, value in given.items()
-        if name in wanted and value.shape != wanted[name].shape
-    }
-    fresh = [part for part in new if any(name.startswith(f"{part}.") for name in faults)]
-    kept = tuple(f"{part}." for part in fresh)
-    wrong = [f"{name} ({fault})" for name, fault in faults.items() if not name.startswith(kept)]
-    if wrong:
-        allowed = f"; only {', '.join(new)} may start new" if new else ""
-        raise ValueError(f"weights do not fit the net: {compact(wrong)}{allowed}")
-    fitting = {name: value for name, value in given.items() if not name.startswith(kept)}
-    net.load_state_dict(fitting, strict=False)
-    return "; ".join([f"loaded {len(fitting)} weights", *resized, *(f"new: {part}" for part in fresh)])
-
-
 def compact(names: Iterable[str]) -> str:
     """Names on one line, those that differ in one number written together: ``blocks.{0,1,2}.norm1``."""
     groups: dict[str, list[str]] = {}
@@ -165,29 +129,3 @@ def _positions_in_front(count: int, num_prefix: int, grid: Size | None) -> int:
 
 def _is_grid(count: int, grid: Size | None) -> bool:
     return count == (math.isqrt(max(count, 0)) ** 2 if grid is None else grid[0] * grid[1])
-
-
-def _fit_positions(net: nn.Module, weights: Weights, grid: Size | None) -> tuple[dict[str, Tensor], list[str]]:
-    fitted, resized = dict(weights), []
-    for path, module in net.named_modules():
-        name = f"{path}.embed"
-        if not isinstance(module, LearnedPositions) or name not in fitted:
-            continue
-        old, new = Grid(*(grid or _grid_of(fitted[name].shape[1], module.grid))), module.grid
-        if old.patches != fitted[name].shape[1]:
-            raise ValueError(f"{name} has {fitted[name].shape[1]} positions, expected {old.patches} for {grid=}")
-        if (old.height, old.width) != (new.height, new.width):
-            fitted[name] = resize_positions(fitted[name], old, new)
-            resized.append(f"resized positions {old.height}x{old.width} to {new.height}x{new.width}")
-    return fitted, resized
-
-
-def _grid_of(count: int, own: Grid) -> Size:
-    side = math.isqrt(count)
-    candidates = {(side, side)} if side**2 == count else set()
-    if count == own.patches:
-        candidates.add((own.height, own.width))
-    if len(candidates) != 1:
-        shapes = " or ".join(f"{rows}x{columns}" for rows, columns in sorted(candidates)) or "no square grid"
-        raise ValueError(f"{count} positions are {shapes}: give grid=(rows, columns) of the weights")
-    return candidates.pop()

@@ -15,9 +15,9 @@ from vit.analysis.statistics import wilson
 from vit.card import write_card
 from vit.data import catalog
 from vit.data.order import Loader
+from vit.layers import merged
 from vit.spec import build, spec
 from vit.tasks.checkpoint import Checkpoints, is_smoke_run, load_checkpoint
-from vit.tasks.classify import Classifier
 from vit.tasks.ema import EMA
 from vit.tasks.task import Task
 from vit.tasks.wandb import Wandb
@@ -66,7 +66,7 @@ class Release(L.Callback):
     @override
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Before `EMA` takes its weights out again. Other weights than the bundle's, or part of the test, add none."""
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, Task)
         folder, loader = Path(trainer.default_root_dir), cast(Loader, trainer.test_dataloaders)
         whole = sum(trainer.num_test_batches) == len(loader) and not is_smoke_run(trainer)
         if not trainer.is_global_zero or not whole or not _holds(folder, pl_module.net):
@@ -100,7 +100,7 @@ def _last(trainer: L.Trainer, pl_module: Task) -> tuple[dict[str, Tensor], dict[
 
 
 def _of_net(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("net."): tensor for name, tensor in state.items()}
+    return merged({name.removeprefix("net."): tensor for name, tensor in state.items()})
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -124,5 +124,5 @@ def _without_paths(value: Any) -> Any:
 def _holds(folder: Path, net: nn.Module) -> bool:
     if not (folder / bundle.RECORD).is_file():
         return False
-    stored, own = safetensors.torch.load_file(folder / bundle.WEIGHTS), net.state_dict()
+    stored, own = safetensors.torch.load_file(folder / bundle.WEIGHTS), merged(net.state_dict())
     return bundle.mismatch(own, stored) is None and all(torch.equal(own[name].cpu(), stored[name]) for name in own)
