@@ -50,6 +50,14 @@ def test_says_what_the_model_is_and_how_it_did(tmp_path: Path) -> None:
         assert known in text
 
 
+@pytest.mark.parametrize(("channels", "words"), [(1, "grey"), (4, "RGB and alpha"), (7, "7 channels")])
+def test_says_what_pictures_it_takes(tmp_path: Path, channels: int, words: str) -> None:
+    given = Preprocessing((8, 8), channels, (0.5,) * channels, (0.5,) * channels)
+    bundle.save(tmp_path, CNN(8, channels, 2, width=0.1), classes=("cat", "dog"), preprocessing=given)
+    write_card(tmp_path)
+    assert f"Turned upright, {words}, scaled" in (tmp_path / CARD).read_text(encoding="utf-8")
+
+
 def test_says_what_nobody_stated(tmp_path: Path) -> None:
     text = card_of(tmp_path, CNN(8, 3, 60, width=0.1), tuple(f"class {i}" for i in range(60)))
     assert "# CNN for pictures" in text and "timm's resnet18 with a stem for small pictures" in text

@@ -49,7 +49,7 @@ def test_the_mistakes_are_the_surest_ones(folder: Path, monkeypatch: pytest.Monk
     evaluate.test(["--load", str(folder)])
     ((pictures, titles),) = drawn
     assert pictures.shape == (24, 8, 8, 1) and pictures.dtype == "uint8" and len(titles) == 24
-    shares = [int(re.fullmatch(r"(\d), not (?!\1)\d \((\d+)%\)", title)[2]) for title in titles]  # pyright: ignore
+    shares = [int(re.fullmatch(r"(\d), not\n(?!\1)\d \((\d+)%\)", title)[2]) for title in titles]  # pyright: ignore
     assert shares == sorted(shares, reverse=True)
     model = vit.load(folder)
     for picture, title in zip(pictures, titles, strict=True):

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import time
 import warnings
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from vit.commandline.overlays import resolve
 from vit.commandline.quiet import quiet
 from vit.commandline.runfolder import claimed, default_folder
 from vit.commandline.trained import open_trained
+from vit.data.splits import Splits
 from vit.tasks.classify import Classifier
 
 
@@ -41,6 +43,7 @@ def test_a_run_leaves_its_record(finished: Path) -> None:
     left = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
     assert left == {
         "config.yaml",
+        "data.json",
         "fit.json",
         "metrics.csv",
         "curves.png",
@@ -151,6 +154,29 @@ def test_resume_refuses_what_would_make_it_another_run(folder: Path, args: list[
     with pytest.raises(ValueError, match=f"--{key} cannot change on resume"):
         run.fit(["--resume", str(folder), *args])
     assert (folder / "config.yaml").read_text() == before
+
+
+def test_resume_refuses_other_data_than_the_run_began_on(folder: Path) -> None:
+    known = json.loads((folder / "data.json").read_text())
+    assert known == {"name": "digits", "manifest_hash": vit.load(folder).meta["data"]["manifest_hash"]}
+    (folder / "model.json").unlink()
+    assert open_trained(str(folder)).manifest_hash == known["manifest_hash"]  # so that a test of it is refused, too
+    (folder / "data.json").write_text(json.dumps({**known, "manifest_hash": "0" * 64}))
+    with pytest.raises(ValueError, match=r"'digits' changed since .*run was begun: manifest 000000000000, now "):
+        run.fit(["--resume", str(folder), "--trainer.max_epochs", "3"])
+    assert "max_epochs: 2" in (folder / "config.yaml").read_text()
+
+
+def test_reading_pictures_in_counts_as_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Splits.__dict__["fit"].func
+
+    def slowly(self: Splits) -> object:
+        time.sleep(0.5)
+        return read(self)
+
+    monkeypatch.setattr(Splits.__dict__["fit"], "func", slowly)
+    done = run.fit([*TINY, "--run", str(tmp_path / "run")])
+    assert 0.5 <= done.waited < done.seconds
 
 
 def test_resume_with_a_checkpoint_of_another_architecture(folder: Path) -> None:

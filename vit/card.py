@@ -15,6 +15,7 @@ from vit.models import CNN, Pretraining, ViT
 
 CARD = "README.md"
 MARK = "<!-- vit writes this file anew from model.json; take out this line and the file is yours -->"
+COLOURS = {1: "grey", 3: "RGB", 4: "RGB and alpha"}
 NAMED = 50
 """Classes that are listed by name."""
 
@@ -162,7 +163,7 @@ def _data(data: Mapping[str, Any]) -> str:
 def _preprocessing(given: Preprocessing) -> str:
     height, width = given.img_size
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (given.mean, given.std))
-    colours = "grey" if given.channels == 1 else "RGB"
+    colours = COLOURS.get(given.channels, f"{given.channels} channels")
     return (
         f"Turned upright, {colours}, scaled (bicubic) until it covers {height}x{width} pixels, the centre cut out, "
         f"divided by 255; minus {mean}, over {std}. `predict` does this; an exported file wants it done."

@@ -62,12 +62,14 @@ def _dispatch(name: str, args: list[str]) -> int:
 
 def _fit(args: list[str]) -> int:
     args = with_flags("fit", args)
+    from lightning.pytorch.utilities import rank_zero_only
+
     from vit import run
 
     done = run.fit(args)
     if done.folder.is_dir():
         time = f"{done.seconds:.0f} s, {done.waited / done.seconds:.0%} of it waiting for data"
-        print(f"{done.folder}: {_text(done.metrics, 'val/')}; {time}; next: {done.next}")
+        rank_zero_only(print)(f"{done.folder}: {_text(done.metrics, 'val/')}; {time}; next: {done.next}")
     return 0
 
 

@@ -212,7 +212,7 @@ def _program(model: Model) -> torch.export.ExportedProgram:
     images = torch.zeros(2, given.channels, *given.img_size)  # of 1 it would take the number for a constant
     shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
     try:
-        return torch.export.export(model.net, (images,), dynamic_shapes=shapes, strict=False)
+        return torch.export.export(model.net, (images,), dynamic_shapes=shapes)
     except Exception as error:  # torch's own share no base class
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"torch cannot export this {type(model.net).__name__}: {reason}") from error

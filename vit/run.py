@@ -19,7 +19,6 @@ from vit.commandline.options import VitCLI
 from vit.commandline.overlays import resolve
 from vit.commandline.quiet import quiet
 from vit.commandline.runfolder import CONFIG, LAST, claimed, default_folder, held, newest_checkpoint, resumable
-from vit.data.order import Loader
 from vit.files import require_room, write_atomically
 from vit.tasks.checkpoint import Checkpoints, is_smoke_run
 from vit.tasks.task import Task
@@ -29,7 +28,7 @@ class Run(NamedTuple):
     """A finished fit: its folder, its metrics and where its time went.
 
     Metrics are the last values, and ``best/val/acc``, that of the kept model; ``waited`` is the part of ``seconds`` in
-    which training waited for data; ``next`` is what to type then.
+    which data was read in before the first step, or a batch was not there yet; ``next`` is what to type then.
     """
 
     folder: Path
@@ -58,6 +57,7 @@ def fit(args: list[str]) -> Run:
             return _fit(cli, None, command)
         with claimed(folder, cli.saved_config()), held(folder):
             require_room(folder, _checkpoints_size(cli))
+            record.keep_data(folder, cli.datamodule.description.name, cli.datamodule.manifest_hash)
             return _fit(cli, None, command)
 
 
@@ -78,6 +78,7 @@ def _resume(folder: Path, args: list[str], run: str | None, command: str) -> Run
 def _continue(cli: VitCLI, command: str) -> Run:
     config, folder = cli.folder / CONFIG, cli.folder
     require_room(folder, _checkpoints_size(cli))
+    record.keep_data(folder, cli.datamodule.description.name, cli.datamodule.manifest_hash)
     checkpoint, problem = newest_checkpoint(folder)  # none of a run stopped before its first: it starts anew
     if problem:
         print(problem)
@@ -111,8 +112,7 @@ def _fit(cli: VitCLI, checkpoint: Path | None, command: str) -> Run:
     with _interruptible(cli.folder), _advised(cli), cli.logging():
         trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    seconds, loader = time.monotonic() - start, trainer.train_dataloader
-    waited = loader.waited if isinstance(loader, Loader) else 0.0
+    seconds, waited = time.monotonic() - start, cli.datamodule.waited
     keeper = trainer.checkpoint_callback
     if isinstance(keeper, Checkpoints) and keeper.best_score is not None:
         metrics[f"best/{keeper.monitor}"] = keeper.best_score

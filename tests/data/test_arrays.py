@@ -78,6 +78,14 @@ def test_bad_arrays(tmp_path: Path, arrays: dict[str, np.ndarray], message: str)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_classes_are_named_where_names_came(tmp_path: Path):
+    known = {"train_images": images(4, 3, 3), "train_labels": np.array([0, 2, 2, 0])}
+    assert scan(saved(tmp_path, **known, classes=np.array(["cat", "dog", "owl"]))).classes == ("cat", "owl")
+    for wrong in (np.array(["cat", "dog"]), np.array(["cat", "dog", "cat"]), np.arange(3), np.array("cat")):
+        with pytest.raises(ValueError, match=r"expected classes, a name of its own for each label up to 2, got"):
+            scan(saved(tmp_path, **known, classes=wrong))
+
+
 def test_no_file_and_no_zip(tmp_path: Path):
     with pytest.raises(ValueError, match="expected an npz file"):
         scan(tmp_path / "absent.npz")

@@ -1,6 +1,7 @@
 """Names, descriptions, and how each set arrives."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 
@@ -11,6 +12,7 @@ from PIL import Image
 from vit.data import catalog
 from vit.data.catalog import SCENES, describe, load, manifest, preprocessing
 from vit.data.scenes import Scenes
+from vit.data.source import Source
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -145,6 +147,48 @@ def test_manifest_identifies_the_set_not_its_place(tmp_path: Path):
     assert one != manifest(None, str(tmp_path / "y" / "mine"))
     (tmp_path / "x" / "mine" / "a").rename(tmp_path / "x" / "mine" / "c")
     assert one != manifest(None, str(tmp_path / "x" / "mine"))
+
+
+def test_manifest_sees_what_pictures_show(tmp_path: Path):
+    """Two files of one size change places, and a large one its first or its last byte: nothing is renamed."""
+    root = folder(tmp_path / "mine")
+    large = root / "a" / "0.npy"
+    np.save(large, np.zeros((300, 300), np.uint8))
+    one, other = (root / name / "9.npy" for name in "ab")
+    for value, path in enumerate((one, other)):
+        np.save(path, np.full((9, 9), value, np.uint8))
+    hashes = [manifest("folder", str(root))]
+    content = one.read_bytes(), other.read_bytes()
+    assert len(content[0]) == len(content[1])
+    one.write_bytes(content[1])
+    other.write_bytes(content[0])
+    hashes.append(manifest("folder", str(root)))
+    for place in (0, 128, -1):
+        changed = bytearray(large.read_bytes())
+        changed[place] ^= 1
+        large.write_bytes(changed)
+        hashes.append(manifest("folder", str(root)))
+    assert len({*hashes}) == len(hashes)
+
+
+def test_manifest_of_a_table_knows_its_groups(tmp_path: Path):
+    mine = folder(tmp_path / "mine")
+    rows = [f"{name}/{i}.png,{name},{i}" for name in "ab" for i in range(5)]
+    (mine / "labels.csv").write_text("\n".join(["path,label,group", *rows]))
+    first = manifest(None, str(mine))
+    (mine / "labels.csv").write_text("\n".join(["path,label,group", *rows[:-1], "b/4.png,b,3"]))
+    assert manifest(None, str(mine)) != first
+
+
+def test_manifest_covers_the_test_pictures(monkeypatch: pytest.MonkeyPatch):
+    first, load_digits = manifest("digits", None), catalog.known.digits
+
+    def changed(split: str) -> Source:
+        source = load_digits(split)
+        return replace(source, labels=source.labels[::-1].copy()) if split == "test" else source
+
+    monkeypatch.setattr(catalog.known, "digits", changed)
+    assert manifest("digits", None) != first
 
 
 @pytest.mark.parametrize("name", SCENES)

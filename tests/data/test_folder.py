@@ -67,7 +67,11 @@ def test_what_is_not_a_picture_is_counted(tmp_path: Path):
         ([], "an empty folder"),
         (["1.png", "2.png"], "2 files but no folder"),
         (["a/1.png", "a/2.png"], "at least two class folders, found one: a"),
-        (["a/1.png", "b/notes.txt"], r"b: expected pictures"),
+        (["a/1.png", "b/notes.txt"], r"b: expected pictures .* found none"),
+        (
+            ["a/x/1.png", "a/y/1.png"],
+            r"found folders: if x, y are the classes, --data\.root .*a$",
+        ),
         (["val/a/1.png", "test/a/1.png"], "val and test but no train"),
         (["train/a/1.png", "train/b/1.png", "val/B/1.png"], r"class 'B' is not a training class, expected one of a, b"),
         (["train/a/1.png", "train/b/1.png", "test/c/1.png"], r"class 'c' is not a training class"),

@@ -1,5 +1,6 @@
 """LightningCLI as `vit` uses it: one command's options, links from data to net, and defaults of this machine."""
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import reduce
@@ -16,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from typing_extensions import override
 
+from vit.commandline import secrets
 from vit.commandline.errors import one_line
 from vit.data.catalog import describe
 from vit.data.module import Images
@@ -110,6 +112,8 @@ class VitCLI(LightningCLI):
             self.config = parser.parse_args(args)
         except (ArgumentError, ValueError) as error:
             raise ValueError(one_line(error, self._known_options())) from error
+        if self.command == "fit":  # the others keep no configuration
+            secrets.refuse(self.config.as_dict(), os.environ)
 
     @override
     def instantiate_classes(self) -> None:

@@ -9,7 +9,7 @@ from vit.commandline.overlays import packaged_names
 from vit.environment import environment
 from vit.files import write_atomically
 
-SITTINGS, SKIPPED = "fit.json", "skipped.json"
+SITTINGS, SKIPPED, DATA = "fit.json", "skipped.json", "data.json"
 _PATHS = (
     "-c",
     "--config",
@@ -34,6 +34,28 @@ def add_sitting(folder: Path, command: str, seed: int, seconds: float, waited: f
     sitting |= environment()
     text = json.dumps([*_sittings(folder), sitting], indent=2)
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def keep_data(folder: Path, name: str, manifest_hash: str) -> None:
+    """Note in the run folder what it is trained on, before it is.
+
+    Raises:
+        ValueError: a run that is resumed was begun on other data.
+    """
+    path, before = folder / DATA, begun_on(folder)
+    if before not in (None, manifest_hash):
+        raise ValueError(
+            f"the data {name!r} changed since {folder} was begun: manifest {before[:12]}, now {manifest_hash[:12]};"
+            " put the data back as it was, or start another run"
+        )
+    text = json.dumps({"name": name, "manifest_hash": manifest_hash}, indent=2)
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def begun_on(folder: Path) -> str | None:
+    """Manifest hash of the data that the run in a folder began on; None where it does not say."""
+    path = folder / DATA
+    return json.loads(path.read_text(encoding="utf-8"))["manifest_hash"] if path.is_file() else None
 
 
 def keep_skipped(folder: Path, skipped: list[str]) -> None:

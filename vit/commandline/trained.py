@@ -8,6 +8,7 @@ import yaml
 from torch import nn
 
 from vit import bundle
+from vit.commandline import record
 from vit.commandline.runfolder import BEST, CONFIG, LAST, nearby
 from vit.data.images import Preprocessing
 from vit.models.token_labels import refuse_token_labels
@@ -96,7 +97,9 @@ def _from_checkpoint(folder: Path, path: Path) -> Trained:
         raise ValueError(f"the weights in {path} do not fit their architecture: {problem}")
     net.load_state_dict(weights)
     preprocessing = Preprocessing.from_dict(known["preprocessing"])
-    return Trained(folder, path, net.eval(), tuple(known["classes"]), preprocessing, _config(folder))
+    return Trained(
+        folder, path, net.eval(), tuple(known["classes"]), preprocessing, _config(folder), record.begun_on(folder)
+    )
 
 
 def _config(folder: Path) -> dict[str, Any]:

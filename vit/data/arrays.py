@@ -1,4 +1,4 @@
-"""An npz file in MedMNIST's layout: `train_images`, `train_labels`, and the same of val and test."""
+"""An npz file in MedMNIST's layout: `train_images`, `train_labels`, the same of val and test, and maybe `classes`."""
 
 import zipfile
 from collections import Counter
@@ -16,10 +16,12 @@ SPLITS = ("train", "val", "test")
 def scan(root: str | Path) -> Listing:
     """Read the arrays: images (n h w) or (n h w c), whole numbers as labels (n,) or (n, 1).
 
-    A class is named by its number. Without test images, test is a fixed stratified fifth of train.
+    A class is named by `classes` at the place of its number, where there is such an array, and by the number elsewhere.
+    Without test images, test is a fixed stratified fifth of train.
 
     Raises:
-        ValueError: no such file, array or shape; several labels for a picture; a label that train does not have.
+        ValueError: no such file, array or shape; several labels for a picture; a label that train does not have; names
+            that are not those of all labels.
     """
     path = find(Path(root))
     if path is None or not path.is_file():
@@ -53,7 +55,7 @@ def shape(root: str | Path) -> tuple[int, int, int] | None:
 def _read(path: Path, modified: int, size: int) -> Listing:
     try:
         with np.load(path, allow_pickle=False) as file:
-            held = {name: file[name] for name in file.files if name.endswith(("_images", "_labels"))}
+            held = {name: file[name] for name in file.files if name.endswith(("_images", "_labels", "classes"))}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: cannot be read as npz of plain arrays: {error}") from error
     if absent := [name for name in ("train_images", "train_labels") if name not in held]:
@@ -68,7 +70,19 @@ def _read(path: Path, modified: int, size: int) -> Listing:
             known = shown([str(number) for number in numbers])
             raise ValueError(f"{path}: class {unknown[0]} of {split} is not a training class, expected one of {known}")
         splits[split] = Source(source.pictures, np.searchsorted(numbers, source.labels).astype(np.int64))
-    return Listing(path.parent, tuple(str(number) for number in numbers), with_test(splits), Counter())
+    return Listing(path.parent, _names(path, numbers, held.get("classes")), with_test(splits), Counter())
+
+
+def _names(path: Path, numbers: np.ndarray, given: np.ndarray | None) -> tuple[str, ...]:
+    if given is None:
+        return tuple(str(number) for number in numbers)
+    whole = given.ndim == 1 and given.dtype.kind == "U" and len(np.unique(given)) == len(given) and numbers.min() >= 0
+    if not whole or numbers.max() >= len(given):
+        raise ValueError(
+            f"{path}: expected classes, a name of its own for each label up to {numbers.max()},"
+            f" got {given.dtype} {given.shape}"
+        )
+    return tuple(str(name) for name in given[numbers])
 
 
 def _split(path: Path, split: str, held: dict[str, np.ndarray]) -> Source:

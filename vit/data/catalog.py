@@ -3,9 +3,10 @@
 import difflib
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from vit.data.source import Source
 
 Size = tuple[int, int]
 Split = Literal["train", "val", "test"]
+ENDS = 2**15  # bytes of a large file's beginning and of its end that identify it
 DOWNLOADS = "data"  # where torchvision's sets go and are looked for unless a root is given
 STREAMS: dict[Split, tuple[int, int]] = {"train": (1, 1_000_000), "val": (2, 5_000), "test": (3, 10_000)}  # seed, count
 LAYOUTS = {"folder": folder.scan, "csv": table.scan, "npz": arrays.scan}
@@ -142,10 +144,11 @@ def ignored(dataset: str | None, root: str | None) -> dict[str, int]:
 
 
 def manifest(dataset: str | None, root: str | None) -> str:
-    """SHA-256 that identifies a set wherever it lies.
+    """SHA-256 that identifies a set wherever it lies: of its classes and, split by split, labels, groups and pictures.
 
-    Of the classes, then labels and pixels of train, or for files the labels, names and sizes of all.  Of
-    generated pictures the first 256 stand for all, which the generator's version and the seeds decide.
+    Of a file its path below the root, its size, and its bytes: all of a small one, the `ENDS` of a large one, where
+    any change of compressed pixels shows.  Of generated pictures the first 256 stand for all, which the generator's
+    version and the seeds decide.
     """
     name = resolve(dataset, root)
     digest = hashlib.sha256("\n".join(describe(dataset, root).classes).encode())
@@ -155,24 +158,36 @@ def manifest(dataset: str | None, root: str | None) -> str:
         digest.update(some.labels.tobytes())
         digest.update(some.pictures(range(256)).tobytes())
         return digest.hexdigest()
-    if name not in LAYOUTS:
-        source = load(dataset, root, "train")
-        assert source is not None and isinstance(source.pictures, np.ndarray)
-        digest.update(source.labels.tobytes())
-        digest.update(np.ascontiguousarray(source.pictures).data)
-        return digest.hexdigest()
-    listing = _listing(name, root)
-    for split, source in sorted(listing.splits.items()):
-        if isinstance(source.pictures, np.ndarray):
-            digest.update(f"\n{split} {source.pictures.dtype} {source.pictures.shape}".encode())
-            digest.update(source.labels.tobytes())
-            digest.update(np.ascontiguousarray(source.pictures).data)
+    listing = _listing(name, root) if name in LAYOUTS else None
+    for split in get_args(Split):
+        source = load(dataset, root, split) if listing is None else listing.splits.get(split)
+        if source is None:
             continue
-        assert isinstance(source.pictures, list), "a listing holds files or arrays"
-        for path, label in zip(source.pictures, source.labels.tolist(), strict=True):
-            file = Path(os.path.relpath(path, listing.root)).as_posix()
-            digest.update(f"\n{split} {label} {path.stat().st_size} {file}".encode())
+        pictures = source.pictures
+        digest.update(f"\n{split} {len(source)}".encode())
+        digest.update(source.labels.tobytes())
+        if source.groups is not None:
+            digest.update("\n".join(source.groups.tolist()).encode())
+        if isinstance(pictures, np.ndarray):
+            digest.update(f"{pictures.dtype} {pictures.shape}".encode())
+            digest.update(np.ascontiguousarray(pictures).data)
+            continue
+        assert isinstance(pictures, list) and listing is not None, "files are listed"
+        with ThreadPoolExecutor() as pool:
+            for path, content in zip(pictures, pool.map(_fingerprint, pictures), strict=True):
+                digest.update(f"\n{Path(os.path.relpath(path, listing.root)).as_posix()} ".encode() + content)
     return digest.hexdigest()
+
+
+def _fingerprint(path: Path) -> bytes:
+    """Of a file's size and bytes; of those in the middle of a large one none."""
+    with path.open("rb", buffering=0) as file:
+        head = file.read(2 * ENDS)
+        size = os.fstat(file.fileno()).st_size
+        if size > 2 * ENDS:
+            file.seek(-ENDS, os.SEEK_END)
+            head = head[:ENDS] + file.read(ENDS)
+    return hashlib.sha256(f"{size} ".encode() + head).digest()
 
 
 def _listing(name: str, root: str | None) -> Listing:

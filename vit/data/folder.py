@@ -101,17 +101,19 @@ def _read(folder: Path, ignored: Counter[str]) -> Files:
 
 
 def _read_class(folder: Path, ignored: Counter[str]) -> list[Path]:
-    pictures = []
+    pictures, folders = [], []
     for entry in _entries(folder, ignored):
         if entry.is_dir():
-            ignored["folder"] += 1
+            folders.append(entry.name)
         elif Path(entry.name).suffix.lower() in SUFFIXES and entry.is_file():
             pictures.append(folder / entry.name)
         else:
             ignored["not a picture"] += 1
+    ignored["folder"] += len(folders)
     if not pictures:
+        found = f"folders: if {shown(folders)} are the classes, --data.root {folder}" if folders else "none"
         raise ValueError(
-            f"{folder}: expected pictures in this class folder ({', '.join(sorted(SUFFIXES))}), found none"
+            f"{folder}: expected pictures in this class folder ({', '.join(sorted(SUFFIXES))}), found {found}"
         )
     return pictures
 

@@ -1,5 +1,6 @@
 """The data module: a set by name or folder, split, ordered, augmented and batched."""
 
+import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -96,6 +97,8 @@ class Images(L.LightningDataModule):
         self.bad_images: Literal["fail", "skip"] = bad_images
         self.balanced = balanced
         self.unreadable: dict[int, str] = {}  # of the files to predict
+        self._seconds = 0.0  # of reading splits
+        self._loaders: list[Loader[Batch]] = []
         self.val_fraction = val_fraction
         self.train_size = train_size
         self.subset = subset
@@ -140,6 +143,11 @@ class Images(L.LightningDataModule):
         return self._splits.skipped
 
     @property
+    def waited(self) -> float:
+        """Seconds spent so far on reading splits and until batches were there."""
+        return self._seconds + sum(loader.waited for loader in self._loaders)
+
+    @property
     def class_counts(self) -> Tensor:
         """Training samples of each class (k,)."""
         train, _ = self._splits.fit
@@ -164,7 +172,9 @@ class Images(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read what a stage needs now, so that bad data stops it before it starts."""
+        start = time.monotonic()
         _ = self.picture_files if stage == "predict" else self._splits.test if stage == "test" else self._splits.fit
+        self._seconds += time.monotonic() - start
 
     def train_dataloader(self) -> Loader[Batch]:
         train, _ = self._splits.fit
@@ -231,7 +241,9 @@ class Images(L.LightningDataModule):
 
     def _loader(self, batches: Dataset[Any], plan: Plan, position: Callable[[], Position]) -> Loader[Batch]:
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return Loader(batches, plan, position, self.num_workers, pin_memory=on_cuda)
+        loader = Loader(batches, plan, position, self.num_workers, pin_memory=on_cuda)
+        self._loaders.append(loader)
+        return loader
 
     def _peer(self) -> Position:
         """Which process this is; evaluation always starts at the beginning."""

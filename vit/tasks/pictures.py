@@ -111,7 +111,7 @@ class Mistakes(Observer):
         data = trainer.datamodule  # type: ignore[attr-defined]
         pictures = data.test_dataloader().dataset.pixels(np.array([place for _, place, _, _ in self._found]))
         names = data.classes
-        titles = [f"{names[label]}, not {names[answer]} ({sure:.0%})" for sure, _, label, answer in self._found]
+        titles = [f"{names[label]}, not\n{names[answer]} ({sure:.0%})" for sure, _, label, answer in self._found]
         write_picture(plots.samples(pictures, titles), path)
 
 
