@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 
-from vit import evaluate, run
+from vit import cli, evaluate, run
 from vit.commandline.runfolder import LAST, newest_checkpoint
 from vit.tasks.checkpoint import AtomicCheckpointIO, load_checkpoint
 from vit.tasks.classify import Classifier
@@ -58,12 +59,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return digests(folder)
 
 
-def fit(folder: Path, workers: int, *options: str) -> None:
+def options(folder: Path, workers: int, *further: str) -> list[str]:
     config = folder.parent / "cells.yaml"
     config.write_text(CONFIG)
-    run.fit(
-        ["-c", "model/vit_nano", "-c", str(config), f"--data.num_workers={workers}", "--run", str(folder), *options]
-    )
+    return ["-c", "model/vit_nano", "-c", str(config), f"--data.num_workers={workers}", "--run", str(folder), *further]
+
+
+def fit(folder: Path, workers: int, *further: str) -> None:
+    run.fit(options(folder, workers, *further))
 
 
 def child(work: Callable[[], object]) -> int:
@@ -126,7 +129,7 @@ def stop(kind: str) -> None:
     os.kill(os.getpid(), getattr(signal, kind))
 
 
-def fit_until(kind: str, place: str, folder: Path, workers: int, *options: str) -> None:
+def fit_until(kind: str, place: str, folder: Path, workers: int, *further: str) -> None:
     """Into the second epoch: between its steps, between micro-batches of one, in or after its validation."""
     hook = {"validation": "validation_step", "end": "on_train_epoch_end"}.get(place, "training_step")
     late = kind == "SIGTERM"  # answered when the micro-batch is done
@@ -139,7 +142,7 @@ def fit_until(kind: str, place: str, folder: Path, workers: int, *options: str) 
         return inner(self, *args)
 
     setattr(Classifier, hook, wrapped)
-    fit(folder, workers, *options)
+    fit(folder, workers, *further)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -175,6 +178,55 @@ def test_a_stopped_run_ends_bit_for_bit_as_a_whole_one(
         assert step == KEPT[place]
     assert child(lambda: run.fit(["--resume", str(folder)])) == 0
     assert digests(folder) == whole
+
+
+def test_ctrl_c_as_typed_saves_and_exits_with_130(whole: dict[str, str], tmp_path: Path) -> None:
+    folder, train = tmp_path / "run", Classifier.training_step
+
+    def typed() -> None:
+        def interrupted(self: Classifier, *args: Any) -> Any:
+            if self.current_epoch == 1 and args[1] == 4:
+                os.kill(os.getpid(), signal.SIGINT)
+            return train(self, *args)
+
+        Classifier.training_step = interrupted
+        sys.exit(cli.main(["fit", *options(folder, workers=0)]))
+
+    assert child(typed) == 130
+    assert load_checkpoint(folder / LAST)["global_step"] == 5
+    assert child(lambda: sys.exit(cli.main(["fit", "--resume", str(folder)]))) == 0
+    assert digests(folder) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["Lightning", "torchrun"])
+def test_two_processes_started_from_the_command_line(launcher: str, tmp_path: Path) -> None:
+    """Both make the same run; one folder, one line at the end, one row for each step."""
+    start = {
+        "Lightning": ["-m", "vit"],
+        "torchrun": ["-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "--", "vit"],
+    }
+    ddp = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=1")
+    folder, alone = tmp_path / "run", tmp_path / "alone"
+
+    def typed(*args: str) -> str:
+        command = [sys.executable, *start[launcher], "fit", *args]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    said = typed(*options(folder, 0, *ddp))
+    assert said.count("next: vit test") == said.count("epoch 1/1") == 1
+    assert typed("--resume", str(folder), "--trainer.max_epochs=2").count("epoch 2/2") == 1
+    assert together(lambda: fit(alone, 0, *ddp[:-1], "--trainer.max_epochs=2")) == [0, 0]
+    last, other = load_checkpoint(folder / LAST), load_checkpoint(alone / LAST)
+    assert last["global_step"] == other["global_step"] == 6
+    with (folder / "metrics.csv").open() as file:
+        measured = [row for row in csv.DictReader(file) if row["val/acc"]]
+    assert [row["epoch"] for row in measured] == ["0", "1"]
+    single = evaluate.validate(["--load", str(folder / LAST)])
+    for name in ("val/acc", "val/loss"):
+        assert float(measured[-1][name]) == pytest.approx(single[name], rel=1e-5)
 
 
 @pytest.mark.slow
