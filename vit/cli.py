@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _dispatch(args[0], args[1:])
     except KeyboardInterrupt as error:
-        print(f"vit: {error or 'interrupted'}", file=sys.stderr)
+        print(f"vit: {str(error) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
     except (ValueError, OSError) as error:
         if debug:
