@@ -97,8 +97,7 @@ class Images(L.LightningDataModule):
         self.bad_images: Literal["fail", "skip"] = bad_images
         self.balanced = balanced
         self.unreadable: dict[int, str] = {}  # of the files to predict
-        self._seconds = 0.0  # of reading splits
-        self._loaders: list[Loader[Batch]] = []
+        self._seconds, self._loaders = 0.0, list[Loader[Batch]]()  # of reading splits; all that were made
         self.val_fraction = val_fraction
         self.train_size = train_size
         self.subset = subset
@@ -247,11 +246,9 @@ class Images(L.LightningDataModule):
 
     def _peer(self) -> Position:
         """Which process this is; evaluation always starts at the beginning."""
-        return (
-            Position()
-            if self.trainer is None
-            else Position(rank=self.trainer.global_rank, world=self.trainer.world_size)
-        )
+        if self.trainer is None:
+            return Position()
+        return Position(rank=self.trainer.global_rank, world=self.trainer.world_size)
 
     def _position(self) -> Position:
         """Where training stands.  An overfitting run stays in one epoch, so that it sees the same few batches again."""
