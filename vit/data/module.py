@@ -17,6 +17,7 @@ from vit.data.folder import expand
 from vit.data.images import Preprocessing
 from vit.data.masked import MaskedBatches
 from vit.data.order import Loader, Plan, Position
+from vit.data.position import peer, position
 from vit.data.source import HELD_BYTES, Batch, Batches, Level, Part, Source, readable
 from vit.data.splits import Splits
 from vit.data.subset import nested
@@ -79,16 +80,15 @@ class Images(L.LightningDataModule):
         masks: bool = False,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction must lie between 0 and 1, got {val_fraction}")
-        if augment not in get_args(Level):
-            raise ValueError(f"augment must be one of {', '.join(get_args(Level))}, got {augment!r}")
-        if cache_gb < 0:
-            raise ValueError(f"cache_gb must not be negative, got {cache_gb}")
-        if bad_images not in ("fail", "skip"):
-            raise ValueError(f"bad_images must be fail or skip, got {bad_images!r}")
+        for name, value, right, rule in (
+            ("batch_size", batch_size, batch_size >= 1, "be at least 1"),
+            ("val_fraction", val_fraction, 0 < val_fraction < 1, "lie between 0 and 1"),
+            ("cache_gb", cache_gb, cache_gb >= 0, "not be negative"),
+            ("augment", augment, augment in get_args(Level), f"be one of {', '.join(get_args(Level))}"),
+            ("bad_images", bad_images, bad_images in ("fail", "skip"), "be fail or skip"),
+        ):
+            if not right:
+                raise ValueError(f"{name} must {rule}, got {value!r}")
         self.dataset = dataset
         self.root = root
         self.batch_size = batch_size
@@ -155,7 +155,7 @@ class Images(L.LightningDataModule):
     @property
     def steps_per_epoch(self) -> int:
         """Batches of one epoch, the smaller last one included; of each process where there are several."""
-        return Plan(self.train_samples, self.batch_size).batches(self._peer().world)
+        return Plan(self.train_samples, self.batch_size).batches(peer(self.trainer).world)
 
     @cached_property
     def picture_files(self) -> list[Path]:
@@ -179,7 +179,9 @@ class Images(L.LightningDataModule):
         train, _ = self._splits.fit
         labels = train.source.labels[train.samples] if self.balanced else None
         plan = Plan(train.samples, self.batch_size, shuffle=True, seed=self.seed, labels=labels)
-        return self._loader(self._batches(train.source, "train", self._augmentation()), plan, self._position)
+        return self._loader(
+            self._batches(train.source, "train", self._augmentation()), plan, lambda: position(self.trainer)
+        )
 
     def val_dataloader(self) -> Loader[Batch]:
         train, val = self._splits.fit
@@ -229,7 +231,9 @@ class Images(L.LightningDataModule):
         return Augment(self.augment, self.preprocessing.img_size, self.preprocessing.channels, flip)
 
     def _in_order(self, part: Part, split: catalog.Split | None) -> Loader[Batch]:
-        return self._loader(self._batches(part.source, split), Plan(part.samples, self.batch_size), self._peer)
+        return self._loader(
+            self._batches(part.source, split), Plan(part.samples, self.batch_size), lambda: peer(self.trainer)
+        )
 
     def _batches(self, source: Source, split: catalog.Split | None, augment: "Augment | None" = None) -> Dataset[Any]:
         """Of pictures to predict, which are in no split, there are no masks."""
@@ -243,18 +247,3 @@ class Images(L.LightningDataModule):
         loader = Loader(batches, plan, position, self.num_workers, pin_memory=on_cuda)
         self._loaders.append(loader)
         return loader
-
-    def _peer(self) -> Position:
-        """Which process this is; evaluation always starts at the beginning."""
-        if self.trainer is None:
-            return Position()
-        return Position(rank=self.trainer.global_rank, world=self.trainer.world_size)
-
-    def _position(self) -> Position:
-        """Where training stands.  An overfitting run stays in one epoch, so that it sees the same few batches again."""
-        if self.trainer is None:
-            return Position()
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        overfitting = self.trainer.overfit_batches > 0  # pyright: ignore[reportAttributeAccessIssue]
-        epoch = 0 if overfitting else self.trainer.current_epoch
-        return self._peer()._replace(epoch=epoch, batch=done)
