@@ -133,7 +133,7 @@ def scenes(dataset: str | None, root: str | None, split: Split) -> Scenes:
     """
     name = resolve(dataset, root)
     if name not in SCENES:
-        raise ValueError(f"masks of objects come with {' and '.join(SCENES)}, got {name}")
+        raise ValueError(f"masks of objects come with scenes_texture and scenes_shape only, got {name}")
     return Scenes(SCENES[name], *STREAMS[split])
 
 
