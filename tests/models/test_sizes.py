@@ -11,6 +11,8 @@ from torch.testing import assert_close
 
 from tests.attention.members import MECHANISMS, Member
 from tests.helpers import redrawn, untyped
+from tests.layers.members import MIXERS
+from tests.layers.members import Member as Mixer
 from vit.layers import (
     Block,
     ClassToken,
@@ -104,6 +106,17 @@ def test_a_conv_stem_sees_no_padding_at_any_stride(patch: tuple[int, int]) -> No
     together = stem(images, sizes)
     assert_close(together[:1], stem(images[:1]))
     assert_close(together[1].view(5, 7, 24)[:3, :2].flatten(0, 1), stem(images[1:, :, :rows, :columns])[0])
+
+
+@pytest.mark.parametrize("member", MIXERS, ids=str)
+def test_every_mixer_honours_padding_or_refuses_it(member: Mixer) -> None:
+    net = redrawn(plain_of(block=partial(Block, mixer=member.factory)))
+    images, _ = padded(SIZES)
+    try:
+        net(images, SIZES)
+    except ValueError:
+        return
+    check(net, SIZES)
 
 
 def test_in_training_a_conv_stem_counts_the_pictures_pixels_only() -> None:

@@ -4,6 +4,7 @@ from typing import Literal, final
 
 from jaxtyping import Bool
 from torch import Tensor
+from typing_extensions import override
 
 from vit.attention.pattern import Pattern, places
 from vit.tokens import Grid
@@ -20,6 +21,11 @@ class GridGraph(Pattern):
     def __init__(self, heads: int, grid: Grid, neighbors: Literal[4, 8] = 8) -> None:
         super().__init__()
         self.neighbors = neighbors
+
+    @property
+    @override
+    def honours_sizes(self) -> bool:
+        return True
 
     def patches(self, grid: Grid) -> Bool[Tensor, "1 p p"]:
         row, column = places(grid)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from vit.attention.block_gather import BlockGather
 from vit.attention.engine import EngineFactory
 from vit.attention.global_tokens import GlobalTokens
-from vit.attention.masks import require_one_sequence
+from vit.attention.masks import refuse_sizes, require_one_sequence
 from vit.attention.mechanism import Mechanism, Projections
 from vit.attention.pattern import require_at_least
 from vit.tokens import Grid, Layout
@@ -31,7 +31,7 @@ class Longformer(Mechanism):
 
     Raises:
         ValueError: ``global_tokens`` is below 1; when called without the second set of projections, or with queries
-            that are not the layout's tokens.
+            that are not the layout's tokens, or with pictures of different sizes.
     """
 
     second = True
@@ -61,6 +61,7 @@ class Longformer(Mechanism):
         second: Projections | None = None,
     ) -> Float[Tensor, "b h n e"]:
         require_one_sequence(q, k, layout, "Longformer")
+        refuse_sizes(layout, "Longformer")
         if second is None or second.q is None or second.k is None:
             raise ValueError("Longformer needs a second set of projections for its global tokens, as SelfAttention has")
         dropout = self.attn_drop if self.training else 0.0

@@ -67,6 +67,12 @@ def require_one_sequence(q: Tensor, k: Tensor, layout: Layout, what: str) -> Non
         raise ValueError(f"{what} needs queries and keys of the same {layout.tokens} tokens; got {n} queries, {m} keys")
 
 
+def refuse_sizes(layout: Layout, what: str) -> None:
+    """Raise ValueError for pictures padded to one grid: for what follows the width and the borders of the grid."""
+    if layout.sizes is not None:
+        raise ValueError(f"{what} follows the grid of the batch: it cannot honour pictures of different sizes in it")
+
+
 def _refuse_two_sequences(q: Tensor, k: Tensor) -> None:
     n, m = q.shape[2], k.shape[2]
     if n != m:

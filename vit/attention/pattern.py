@@ -25,6 +25,11 @@ class Pattern(nn.Module, ABC):
     def patches(self, grid: Grid) -> Bool[Tensor, "h p p"]:
         """True where patch i sees patch j, prefix left out; one matrix where all heads see the same."""
 
+    @property
+    def honours_sizes(self) -> bool:
+        """Whether a picture padded to a larger grid sees what it sees alone: no width and no border of it decides."""
+        return False
+
     def blocks(self, grid: Grid) -> Int[Tensor, " p"]:
         """A number for each patch: those of one number see much the same, so their keys are gathered together."""
         row, column = places(grid)

@@ -6,6 +6,7 @@ from typing import final
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
+from typing_extensions import override
 
 from vit.attention.pattern import Pattern, PatternFactory
 from vit.tokens import Grid
@@ -31,6 +32,11 @@ class PerHead(Pattern):
         self.patterns = nn.ModuleList(
             pattern(share, grid) for pattern, share in zip(patterns, self.shares, strict=True)
         )
+
+    @property
+    @override
+    def honours_sizes(self) -> bool:
+        return all(isinstance(pattern, Pattern) and pattern.honours_sizes for pattern in self.patterns)
 
     def patches(self, grid: Grid) -> Bool[Tensor, "h p p"]:
         parts = []

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vit.attention.masks import biased_attention, require_one_sequence
+from vit.attention.masks import biased_attention, refuse_sizes, require_one_sequence
 from vit.attention.mechanism import Mechanism
 from vit.tokens import Grid, Layout
 
@@ -24,7 +24,7 @@ class RelativeBias(Mechanism):
         attn_drop: probability of dropping an attention weight in training.
 
     Raises:
-        ValueError: when called with queries that are not the layout's tokens.
+        ValueError: when called with queries that are not the layout's tokens, or with pictures of different sizes.
     """
 
     offsets: Int[Tensor, "1 p p"]
@@ -43,6 +43,7 @@ class RelativeBias(Mechanism):
         layout: Layout,
     ) -> Float[Tensor, "b h n e"]:
         require_one_sequence(q, k, layout, "a relative bias")
+        refuse_sizes(layout, "a relative bias")
         dropout = self.attn_drop if self.training else 0.0
         return biased_attention(q, k, v, self._bias(layout), layout, dropout)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vit.attention.block_gather import BlockGather
 from vit.attention.engine import EngineFactory
-from vit.attention.masks import require_one_sequence
+from vit.attention.masks import refuse_sizes, require_one_sequence
 from vit.attention.mechanism import Mechanism
 from vit.attention.pattern import PatternFactory
 from vit.attention.window import Window
@@ -27,7 +27,8 @@ class Sparse(Mechanism):
         attn_drop: probability of dropping an attention weight in training.
 
     Raises:
-        ValueError: when called with queries that are not the layout's tokens.
+        ValueError: when called with queries that are not the layout's tokens, or with pictures of different sizes and a
+            pattern that follows the grid's width or borders.
     """
 
     def __init__(
@@ -51,4 +52,6 @@ class Sparse(Mechanism):
         layout: Layout,
     ) -> Float[Tensor, "b h n e"]:
         require_one_sequence(q, k, layout, "a pattern")
+        if not self.engine.pattern.honours_sizes:
+            refuse_sizes(layout, type(self.engine.pattern).__name__)
         return self.engine(q, k, v, layout, self.attn_drop if self.training else 0.0)

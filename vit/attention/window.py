@@ -4,6 +4,7 @@ from typing import final
 
 from jaxtyping import Bool, Int
 from torch import Tensor
+from typing_extensions import override
 
 from vit.attention.pattern import Pattern, places, require_at_least
 from vit.tokens import Grid
@@ -25,6 +26,11 @@ class Window(Pattern):
     def __init__(self, heads: int, grid: Grid, size: int = 4) -> None:
         super().__init__()
         self.size = require_at_least(1, size, "size")
+
+    @property
+    @override
+    def honours_sizes(self) -> bool:
+        return True
 
     def patches(self, grid: Grid) -> Bool[Tensor, "1 p p"]:
         return _same(self.blocks(grid))
@@ -50,6 +56,11 @@ class ShiftedWindow(Pattern):
     def __init__(self, heads: int, grid: Grid, size: int = 4) -> None:
         super().__init__()
         self.size = require_at_least(2, size, "size")
+
+    @property
+    @override
+    def honours_sizes(self) -> bool:
+        return True
 
     def patches(self, grid: Grid) -> Bool[Tensor, "1 p p"]:
         return _same(self.blocks(grid))
