@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMES = packaged_names()
 PRETRAINING = [name for name in NAMES if name.startswith("pretrain/")]
 MODELS = [name for name in NAMES if name.startswith("model/")]
-OVERLAYS = [name for name in NAMES if name.split("/")[0] in ("attention", "position", "pool")]
+OVERLAYS = [name for name in NAMES if name.split("/")[0] in ("attention", "mixer", "position", "pool")]
 DATA = {
     "digits": (10, 1, 8),
     "mnist": (10, 1, 28),
@@ -79,8 +79,14 @@ def test_a_folder_shapes_the_net(tmp_path: Path) -> None:
     assert logits(net_of("quickstart", args=args[:1]), 3, 64) == (2, 3)
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
-@pytest.mark.parametrize("model", ["quickstart", "model/vit_nano", "model/conformer_pico"])
+STACKS = [  # a parse takes two seconds, so that of mixers one model goes for all but `make slow`
+    pytest.param(model, name, marks=[pytest.mark.slow] if name.startswith("mixer/") and model != "quickstart" else [])
+    for model in ("quickstart", "model/vit_nano", "model/conformer_pico")
+    for name in OVERLAYS
+]
+
+
+@pytest.mark.parametrize(("model", "name"), STACKS)
 def test_overlays_fit_the_models(model: str, name: str) -> None:
     """Whatever was there before, what an overlay names is in the net."""
     stack = (model, name, "data/cifar100")
@@ -96,7 +102,7 @@ def test_a_model_overlay_leaves_nothing_of_the_model_before(name: str) -> None:
     args = SHALLOW.get(name, ())
     alone = parse(name, "data/cifar100", args=args).config.model.init_args.net
     for before in (
-        ("quickstart", "pool/map"),
+        ("quickstart", "pool/map", "mixer/lstm"),
         ("model/conformer_nano",),
         ("model/conv_then_attention_pico",),
         ("model/resnet_pico",),
@@ -123,6 +129,14 @@ def test_the_later_overlay_wins() -> None:
     for first, second, expected in (("learned", "none", "NoPositions"), ("none", "learned", "LearnedPositions")):
         net = parse("model/vit_nano", f"position/{first}", f"position/{second}").config.model.init_args.net
         assert net.init_args.backbone.init_args.pos_embed.class_path == f"vit.layers.{expected}"
+
+
+def test_attention_after_a_mixer_that_is_none_is_told() -> None:
+    with pytest.raises(ValueError, match=r"mixer.mechanism.class_path: Fourier has no option 'mechanism.class_path'$"):
+        parse("quickstart", "mixer/fnet", "attention/softmax")
+    net = parse("quickstart", "attention/softmax", "mixer/lstm", "mixer/aft_full").config.model.init_args.net
+    mixer = net.init_args.backbone.init_args.block.init_args.mixer
+    assert mixer.as_dict() == {"class_path": "vit.layers.AFTFull", "init_args": {"rank": 16}}
 
 
 def test_headers_say_what_it_is_and_what_to_type() -> None:

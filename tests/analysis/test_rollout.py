@@ -7,23 +7,31 @@ import torch
 from torch.testing import assert_close
 
 from tests.analysis.nets import rollout_loop, share_matrix, small_images, small_vit, softmax_weights
-from tests.helpers import redrawn
+from tests.helpers import random, redrawn
 from vit.analysis.maps import attention_matrix
 from vit.analysis.record import record
 from vit.analysis.rollout import rollout, rollout_map
 from vit.attention import Mechanism
 from vit.layers import (
     AdditivePool,
+    AFTFull,
+    BiLstm,
+    Block,
     DistilledHead,
+    Fourier,
     GumbelPool,
+    Head,
     HierarchicalPool,
     Identity,
     MapPool,
     MaxPool,
     MeanPool,
+    NeighbourMean,
     ReinforcePool,
+    SelfAttention,
+    SpatialReduction,
+    TokenMlp,
 )
-from vit.layers.block import Block
 from vit.models import Backbone, ViT
 from vit.tokens import Layout
 
@@ -173,6 +181,30 @@ def test_says_when_weights_were_no_shares():
     assert seen.notes == ("weights were no shares: absolute values, rows scaled to one",)
     uniform = 1 / 16 * (1 - 2.0**-3)  # off the diagonal, after three layers
     assert_close(seen.heat, torch.full((2, 3, 5), uniform, dtype=torch.float64), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"), [(MeanPool, "called no attention"), (MapPool, "attends in its pool only")]
+)
+@pytest.mark.parametrize("mixer", [Fourier, TokenMlp, AFTFull, BiLstm, NeighbourMean, SpatialReduction])
+def test_mixers_that_are_no_attention_have_no_rollout(mixer: type, pool: type, message: str):
+    backbone = partial(Backbone, patch_size=2, embed_dim=6, depth=2, block=partial(Block, mixer=mixer))
+    net = ViT((6, 10), 3, 4, backbone, partial(Head, pool=pool))
+    with pytest.raises(ValueError, match=f"^ViT {message}[^\\n]*$"):
+        rollout_map(net, torch.randn(1, 3, 6, 10))
+
+
+def test_shared_layers_count_as_often_as_they_run():
+    block = partial(Block, mixer=partial(SelfAttention, num_heads=2))
+    options = {"patch_size": 2, "embed_dim": 6, "depth": 3, "block": block}
+    shared = redrawn(ViT((6, 10), 3, 4, partial(Backbone, **options, share_layers=True)))
+    apart = redrawn(ViT((6, 10), 3, 4, partial(Backbone, **options)))
+    weights = shared.state_dict()
+    for i in (1, 2):
+        weights |= {name.replace("blocks.0", f"blocks.{i}"): value for name, value in weights.items()}
+    apart.load_state_dict(weights)
+    images = random(1, 3, 6, 10)
+    assert_close(rollout_map(shared, images).heat, rollout_map(apart, images).heat)
 
 
 def test_says_when_blocks_have_no_attention():

@@ -130,6 +130,16 @@ def test_runs_in_float32_inside_autocast() -> None:
         assert_close(mixer(x, Layout(grid)).float(), exact, rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.parametrize("kind", [AFTFull, AFTSimple, AFTLocal])
+def test_a_token_that_may_see_none_has_a_mean_of_zero(kind: type[nn.Module]) -> None:
+    mixer, x = redrawn(kind(C, GRID)), random(B, N, C).requires_grad_()
+    out = mixer(x, Layout(GRID, Mask(pairs=torch.arange(N)[:, None].expand(1, N, N) != 4)))
+    out.pow(2).sum().backward()
+    assert_close(out[:, 4], mixer.proj.bias.expand(B, -1))
+    assert (out[:, 3] - mixer.proj.bias).abs().min() > 0
+    assert x.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("size", [0, 2, (3, 4), (-1, 3)])
 def test_windows_have_a_middle(size: int | tuple[int, int]) -> None:
     for build in (lambda: AFTLocal(C, GRID, size), lambda: AFTConv(C, GRID, size)):

@@ -42,6 +42,41 @@ def test_drop_path_is_a_share(rate: float) -> None:
         Encoder(C, Grid(1, N), [(Block, 3)], drop_path=rate)
 
 
+def test_shared_layers_are_one_block_run_again() -> None:
+    """As many layers of the same weights, held once, each of an entry's own."""
+    encoder = redrawn(Encoder(C, Grid(1, N), [(PostNormBlock, 2), (Block, 0), (Block, 3)], share_layers=True))
+    first, second = encoder.blocks
+    assert encoder.layers == [first, first, second, second, second]
+    apart = Encoder(C, Grid(1, N), [(PostNormBlock, 2), (Block, 3)]).double()
+    for layer, shared in zip(apart.blocks, encoder.layers, strict=True):
+        layer.load_state_dict(shared.state_dict())
+    x = random(B, N, C)
+    assert_close(encoder(x, row()), apart(x, row()))
+    names = dict(encoder.named_parameters())
+    assert (
+        set(names)
+        == set(encoder.state_dict())
+        == {f"blocks.{i}.{n}" for i in (0, 1) for n, _ in first.named_parameters()}
+    )
+
+
+def test_a_shared_block_gets_the_gradients_of_all_its_layers() -> None:
+    encoder, x = redrawn(Encoder(C, Grid(1, N), [(Block, 3)], share_layers=True)), random(B, N, C)
+    apart = Encoder(C, Grid(1, N), [(Block, 3)]).double()
+    for layer in apart.blocks:
+        layer.load_state_dict(encoder.blocks[0].state_dict())
+    direction = random(B, N, C)
+    for net in (encoder, apart):
+        (net(x, row()) * direction).sum().backward()
+    for name, parameter in encoder.blocks[0].named_parameters():
+        assert_close(parameter.grad, sum(layer.get_parameter(name).grad for layer in apart.blocks))
+
+
+def test_a_shared_blocks_drop_path_is_the_mean_of_its_layers() -> None:
+    encoder = Encoder(C, Grid(1, N), [(Block, 2), (Block, 3)], drop_path=0.4, share_layers=True)
+    assert [block.residual1.drop_path.rate for block in encoder.blocks] == pytest.approx([0.05, 0.3])
+
+
 def test_no_blocks_is_the_identity() -> None:
     x = random(B, N, C)
     assert Encoder(C, Grid(1, N), [])(x, row()) is x

@@ -6,6 +6,7 @@ from torch import nn
 
 from vit.attention import Softmax
 from vit.layers import (
+    BiLstm,
     Block,
     ConformerBlock,
     ConvModule,
@@ -19,10 +20,12 @@ from vit.layers import (
     NoPositions,
     PostNormBlock,
     Rotary2d,
+    Scan,
     SelfAttention,
     SeqPool,
     SinCos1d,
     SinCos2d,
+    Snake,
     SwiGLU,
 )
 from vit.models import AIM, CNN, MAE, Backbone, Pretraining, SimMIM, ViT
@@ -74,6 +77,10 @@ NETS = {
         plain, partial(Head, pool=MeanPool), block=partial(ConformerBlock, mixer=MIXER), patch_embed=ConvStem
     ),
     "early convolution": partial(plain, early=[(partial(Block, mixer=partial(ConvModule, kernel_size=(3, 5))), 1)]),
+    "scanned": partial(
+        plain, partial(Head, pool=MeanPool), block=partial(Block, mixer=partial(Scan, mixer=BiLstm, order=Snake))
+    ),
+    "shared layers": partial(plain, early=[(PostNormBlock, 1)], drop_path=0.2, share_layers=True),
     "resnet": partial(CNN, (12, 20), 5, 3, "resnet10t", drop=0.1, drop_path=0.1),
     "convnext": partial(CNN, (12, 20), 5, 3, "convnext_atto"),
     "narrow": partial(CNN, (12, 20), 5, 3, "resnet10t", width=0.25),

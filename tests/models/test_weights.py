@@ -347,6 +347,7 @@ def attention(**parts: object) -> Callable:
 
 REFUSED = {
     "backbone.encoder.blocks.{0,1}.mixer.rotary (Rotary2d)": {"block": attention(rotary=Rotary2d)},
+    "backbone.encoder (shared layers)": {"share_layers": True},
     "backbone.encoder.blocks.{0,1} (PostNormBlock)": {"block": PostNormBlock},
     "backbone.encoder.blocks.{0,1}.mixer (Identity)": {"block": partial(Block, mixer=Identity)},
     "backbone.encoder.blocks.{0,1}.mixer.mechanism (scale 0.5)": {

@@ -64,6 +64,8 @@ def rollout_map(net: nn.Module, images: Float[Tensor, "b c height width"]) -> Ro
     """
     calls = record(net, images)
     blocks = [call for call in calls if call.within]
+    if not blocks:
+        raise ValueError(f"{type(net).__name__} attends in its pool only: its blocks have no attention to roll out")
     shares: list[bool] = []
 
     def matrices() -> Iterator[Tensor]:
