@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from vit.analysis.plots import distances, overlay, overlays, samples, visible
+from vit.analysis.plots import distances, overlay, overlays, reconstructions, samples, visible
 
 RNG = np.random.default_rng(0)
 
@@ -54,6 +54,24 @@ def test_contact_sheets_share_one_scale():
     figure.savefig(BytesIO())
     with pytest.raises(ValueError, match="a title for each of 5 pictures, got 1"):
         samples(pictures, ["ant"])
+
+
+@pytest.mark.parametrize("shape", [(5, 8, 8, 1), (1, 8, 12, 3), (3, 8, 8)])
+def test_hidden_pixels_are_grey_and_all_others_as_they_are(shape):
+    pictures = RNG.random(shape)
+    hidden = pictures.copy()
+    hidden[:, :4, 2:6] = np.nan
+    figure = reconstructions(pictures, hidden, 1 - pictures)
+    figure.savefig(BytesIO())
+    assert [axes.get_title(loc="left") for axes in figure.axes[:: shape[0]]] == [
+        "pictures",
+        "what is left",
+        "prediction",
+    ]
+    first, left, filled = (figure.axes[row * shape[0]].images[0].get_array() for row in range(3))
+    assert np.ptp(left[:4, 2:6].reshape(-1, 3), axis=0).max() == 0 and 0.4 < left[0, 3].mean() < 0.7
+    np.testing.assert_allclose(left[4:], first[4:])
+    np.testing.assert_allclose(filled, 1 - first)
 
 
 def test_long_titles_are_broken_and_cut_to_the_width_of_a_picture():
