@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMES = packaged_names()
 PRETRAINING = [name for name in NAMES if name.startswith("pretrain/")]
 MODELS = [name for name in NAMES if name.startswith("model/")]
-OVERLAYS = [name for name in NAMES if name.split("/")[0] in ("attention", "mixer", "position", "pool")]
+OVERLAYS = [name for name in NAMES if name.split("/")[0] in ("attention", "block", "mixer", "position", "pool")]
 DATA = {
     "digits": (10, 1, 8),
     "mnist": (10, 1, 28),
@@ -144,7 +144,8 @@ def test_headers_say_what_it_is_and_what_to_type() -> None:
         lines = resolve(name).read_text().splitlines()
         header = [line for line in lines if line.startswith("#")]
         assert lines[0].startswith("# "), name
-        command = f"vit study data-size -c {name}" if name.startswith("study/") else "vit fit -c"
+        study = "mechanisms" if "mechanisms" in name else "data-size"
+        command = f"vit study {study} -c {name}" if name.startswith("study/") else "vit fit -c"
         assert name == "base" or any(command in line for line in header), name
         assert name == "base" or sum(line.startswith("# Expect") for line in header) == 1, name
         assert all(len(line) <= 120 for line in lines), name

@@ -160,6 +160,8 @@ class _Host(NamedTuple):
         return own
 
     def _widened(self, overlay: str, tokens: int, host: Arm) -> Arm:
+        if self.parsed[overlay].config.get(MLP) is None:
+            raise ValueError("its MLP, which would be widened to the host's parameters, has no mlp_ratio")
         goal = Goal(f"{host.parameters:,} parameters of the host", host.parameters)
         build = partial(_net, self.parsed[overlay], self.patch)
         return self._arm(

@@ -1,5 +1,6 @@
 """Parts: images to tokens, tokens to tokens, tokens to vectors and logits."""
 
+from vit.layers.ablation import NoMlp, NoResidualBlock
 from vit.layers.additive import AdditivePool
 from vit.layers.aft import AFTConv, AFTFull, AFTLocal, AFTSimple
 from vit.layers.attend import CrossAttention, MixerFactory, SelfAttention
@@ -87,7 +88,9 @@ __all__ = [
     "Mlp",
     "MlpFactory",
     "NeighbourMean",
+    "NoMlp",
     "NoPositions",
+    "NoResidualBlock",
     "NormFactory",
     "Order",
     "OrderFactory",
