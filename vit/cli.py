@@ -193,7 +193,11 @@ COMMANDS = {
         "which architecture to train on this many pictures; which mixer, at what speed and memory",
         _study,
     ),
-    "bench": Command("vit bench attention [--out DIR]", "time, multiply-adds and memory of attention's parts", _bench),
+    "bench": Command(
+        "vit bench attention|model [--out DIR]",
+        "time and memory of attention's parts, of whole nets",
+        _bench,
+    ),
     "explain": Command(
         "vit explain MODEL PICTURES --out DIR", "where the model looks, drawn over the pictures", _explain
     ),

@@ -18,6 +18,8 @@ seeds: 1
 patch: [4]
 """
 MIXER = "model: {init_args: {net: {init_args: {backbone: {init_args: {block: {init_args: {mixer: %s}}}}}}}}"
+BLOCKS = ("pre_norm", "no_mlp")
+NO_RATIO = "its MLP, which would be widened to the host's parameters, has no mlp_ratio"
 PLANTED = {
     "identity": MIXER % "{class_path: vit.layers.Identity}",
     "large": MIXER % "{init_args: {value_dim: 48}}",
@@ -69,6 +71,16 @@ def test_arms_are_admitted_by_parameters_and_smaller_ones_twice(config: str, pla
 def test_two_arms_that_are_one_are_an_error_where_both_were_named(config: str, planted: dict[str, str]):
     with pytest.raises(ValueError, match="makes the same configuration as attention/softmax: leave one of them out"):
         compared("-c", config, "--arms", planted["twin"])
+
+
+@pytest.mark.parametrize("name", Mechanisms.presets)
+def test_packaged_studies_know_each_axis_and_admit_their_host(name: str):
+    settings = parse(["-c", name], Mechanisms).settings
+    assert all(settings.references[axis] in axes.overlays(axis) for axis in axes.FOLDERS)
+    study = compared("-c", name, "--vary", "block", "--arms", "block/no_mlp", "--patch", "8", "--timed_patch", "16")
+    assert [entry.name for entry in study.entries[:2]] == [f"block.{arm}@{study.entries[0].tokens}" for arm in BLOCKS]
+    assert {refused.reason for refused in study.refused} == {NO_RATIO} and len(study.entries) == 4
+    assert study.grid.data["name"] == "digits" and study.grid.trials == ()
 
 
 def test_the_grid_of_a_command_line(config: str):

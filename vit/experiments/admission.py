@@ -148,7 +148,8 @@ class _Host(NamedTuple):
                 if name in refusals:
                     raise ValueError(refusals[name])
                 add(own := self._own(name, tokens, host), name)
-                if self.settings.widen and own.parameters < (1 - TOLERANCE) * host.parameters:
+                trained = self.patch in self.settings.patch  # what is only timed shows the growth of a mixer as it is
+                if trained and self.settings.widen and own.parameters < (1 - TOLERANCE) * host.parameters:
                     add(self._widened(name, tokens, host), name, widened=True)
             except (ArgumentError, ValueError) as error:
                 admitted.refused.append(Refused(name, self.patch, tokens, one_line(error)))

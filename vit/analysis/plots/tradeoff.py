@@ -167,7 +167,7 @@ def growth(figure: Any, lines: Sequence[Line], share_one: float | None = None) -
         ticks = sorted({tokens for line in lines for tokens in line.tokens})
         axes.set_xticks(ticks, [f"{tokens:,}" for tokens in ticks])
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
         axes.minorticks_off()
         axes.set_xlabel("tokens N", color=INK, fontsize=9)
         if share_one is not None and ticks[0] <= share_one <= ticks[-1]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vit.experiments import bench
-from vit.experiments.bench import Measured, Settings, lines, measure
+from vit.experiments.attention_bench import Measured, Settings, lines, measure
 
 C, B = 48, 3
 SMALL = Settings(["attention/softmax"], [9, 26], [1, 2], [1, 2, 5, 12], 9, ["model/vit_pico"], B, 1)
@@ -66,8 +66,7 @@ def test_tables_say_what_was_measured(found: Measured):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ([], "expected vit bench attention"),
-        (["atention"], "expected vit bench attention"),
+        (["atention"], "unknown bench 'atention'; did you mean 'attention'?"),
         (["attention", "--arms", "attention/sotfmax"], "did you mean 'attention/softmax'"),
         (["attention", "--token", "4"], "--token: no such option; did you mean '--tokens'"),
         (["attention", "--tokens", "0"], "all numbers 1 or more"),
