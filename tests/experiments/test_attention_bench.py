@@ -44,6 +44,14 @@ def test_cores_are_measured_at_every_number_of_tokens(found: Measured):
         assert "unfused" not in name or core.saved_bytes == 4 * (3 * n * C + matrices)
 
 
+def test_a_pattern_is_measured_by_both_engines():
+    few = Settings(["attention/window"], [64], [1], [], 64, ["model/vit_pico"], 1, 1)
+    cores = {core.overlay: core for core in measure(few).cores}
+    assert cores.keys() >= {"attention/softmax", "attention/window", "attention/window, dense mask"}
+    full = 2 * 64 * 64 * C
+    assert cores["attention/window, dense mask"].macs == full and cores["attention/window"].macs < full
+
+
 def test_the_record_and_the_figure_are_written_and_name_no_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     args = "attention --tokens 4,9 --depth 1 --heads 2 --heads_at 4 --repeats 1 --batch_size 1 --host [model/vit_pico]"
     args = [*args.split(), "--arms", "attention/softmax", "--out", str(tmp_path / "bench")]

@@ -21,6 +21,7 @@ seeds: 1
 patch: [4]
 timed_patch: [2]
 timed_batch: 2
+timed_threads: 1
 train_size: 40
 fit:
   trainer:

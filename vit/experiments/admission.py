@@ -57,15 +57,7 @@ def compare(settings: Mechanisms, configs: Sequence[str], options: Sequence[str]
     leave_to_the_grid(OF_THE_GRID, settings.fit, configs, options)
     reference = settings.references[settings.vary]
     names = axes.select(settings.vary, settings.arms, reference)
-    parsed: dict[str, VitCLI] = {}
-    refusals: dict[str, str] = {}
-    for name in names:
-        try:
-            parsed[name] = parse([*settings.host, name], settings.fit, configs, options)
-        except ValueError as error:
-            if name == reference:
-                raise
-            refusals[name] = str(error)
+    parsed, refusals = _parsed(names, settings, configs, options)
     first = parsed[reference]
     data: Images = first.parser.instantiate(first.config).data
     recipes = _distinct({name: recipe_hash(cli) for name, cli in parsed.items()}, refusals, settings.arms is None)
@@ -108,6 +100,22 @@ def compare(settings: Mechanisms, configs: Sequence[str], options: Sequence[str]
     return study, Plan(grid, {entry.name: parsed[entry.overlay] for entry in study.entries})
 
 
+def _parsed(
+    names: Sequence[str], settings: Mechanisms, configs: Sequence[str], options: Sequence[str]
+) -> tuple[dict[str, VitCLI], dict[str, str]]:
+    """The host with each overlay, the first being the reference; and why others cannot be put into it."""
+    parsed: dict[str, VitCLI] = {}
+    refusals: dict[str, str] = {}
+    for name in names:
+        try:
+            parsed[name] = parse([*settings.host, name], settings.fit, configs, options)
+        except ValueError as error:
+            if name == names[0]:
+                raise
+            refusals[name] = str(error)
+    return parsed, refusals
+
+
 def _distinct(recipes: dict[str, str], refusals: dict[str, str], by_default: bool) -> dict[str, str]:
     """Each recipe once: two overlays that say the same are an error where both were asked for by name."""
     kept: dict[str, str] = {}
@@ -132,8 +140,9 @@ class _Host(NamedTuple):
 
     def admit(self, names: Sequence[str], refusals: Mapping[str, str], admitted: Admitted) -> None:
         """Of the overlays, the reference first, those whose nets this host can be."""
+        _, *sides = self.shape
         try:
-            height, width = patch_grid(*self.shape[1:], (self.patch, self.patch))
+            height, width = patch_grid(sides[0], sides[1], (self.patch, self.patch))
         except ValueError as error:
             raise ValueError(f"--patch {self.patch}: {error}") from error
         tokens, host = height * width, self._arm(names[0], height * width, {})

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,10 +16,11 @@ from vit.commandline.errors import one_line
 from vit.commandline.quiet import quiet
 from vit.environment import environment
 from vit.experiments import axes, bench_options, frame
-from vit.experiments.blockcost import Bench, Core, Heads, Part
+from vit.experiments.blockcost import BACKBONE, Bench, Core, Heads, Part
 from vit.files import write_atomically
 
 LONG = 1024  # tokens from which exponents are read: below, costs that do not grow hide them
+DENSE = "--model.net.backbone.block.mixer.mechanism.engine=vit.attention.Dense"
 RECORD, FIGURE = "attention.jsonl", "attention.png"
 
 
@@ -99,14 +101,21 @@ def measure(settings: Settings) -> Measured:
     parts = [p for depth in settings.depth for n in settings.tokens for p in bench.split(host, n, depth)]
     heads = tuple(bench.heads(host, settings.heads_at, settings.heads))
     cores = [bench.unfused(host, n) for n in settings.tokens]
-    refused = []
+    refused: list[tuple[str, int, str]] = []
     for name in names:
-        for n in settings.tokens:
+        try:
+            built = {name: host if name == reference else bench.cli(name)}
+            if bench.is_sparse(built[name]):  # the same pattern as a mask of N x N
+                built[f"{name}, dense mask"] = bench.cli(name, DENSE)
+        except (ArgumentError, ValueError) as error:
+            refused += [(name, n, one_line(error)) for n in settings.tokens]
+            continue
+        for (variant, cli), n in product(built.items(), settings.tokens):
             try:
-                cores.append(bench.core(name, host if name == reference else bench.cli(name), n))
+                cores.append(bench.core(variant, cli, n))
             except (ArgumentError, ValueError) as error:
-                refused.append((name, n, one_line(error)))
-    width = host.config["model.init_args.net.init_args.backbone.init_args.embed_dim"]
+                refused.append((variant, n, one_line(error)))
+    width = host.config[f"{BACKBONE}.embed_dim"]
     return Measured(width, tuple(parts), heads, tuple(cores), tuple(refused))
 
 

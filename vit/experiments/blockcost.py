@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vit.analysis import cost
 from vit.analysis.cost import Work
+from vit.attention import Sparse
 from vit.commandline.options import VitCLI
 from vit.experiments.recipe import net_of, parse
 from vit.layers import SelfAttention
@@ -65,9 +66,14 @@ class Bench:
     repeats: int
     device: str
 
-    def cli(self, overlay: str | None = None) -> VitCLI:
-        """The host with an overlay, parsed once for all sizes."""
-        return parse([*self.host, *([overlay] if overlay else [])], {}, (), ["--data.dataset=digits"])
+    def cli(self, overlay: str, *options: str) -> VitCLI:
+        """The host with an overlay and options of ``vit fit``, parsed once for all sizes."""
+        return parse([*self.host, overlay], {}, (), ["--data.dataset=digits", *options])
+
+    def is_sparse(self, cli: VitCLI) -> bool:
+        """Whether the overlay's mechanism is a pattern, which several engines compute."""
+        mixer = _block(net_of(cli, {})).mixer
+        return isinstance(mixer, SelfAttention) and isinstance(mixer.mechanism, Sparse)
 
     def split(self, cli: VitCLI, tokens: int, depth: int) -> Iterator[Part]:
         """The parts of a net of ``depth`` blocks; the rest is what they leave of the whole: norms, sums, patches, head.
@@ -126,7 +132,7 @@ class Bench:
     def _net(self, cli: VitCLI, tokens: int, depth: int, options: dict[str, Any] | None = None) -> tuple[Any, Tensor]:
         size = _sides(tokens)
         shape = {f"{NET}.img_size": size, f"{BACKBONE}.patch_size": 1, f"{BACKBONE}.depth": depth}
-        net = net_of(cli, shape | (options or {})).to(self.device)
+        net: Any = net_of(cli, shape | (options or {})).to(self.device)
         return net, torch.randn(self.batch_size, net.backbone.in_chans, *size, device=self.device)
 
     def _cost(self, work: Callable[..., Any], inputs: Sequence[Any]) -> tuple[int, float]:

@@ -28,6 +28,7 @@ class Mechanisms:
         widen: show arms of fewer parameters a second time, their MLP widened to the host's number.
         precision: of all runs (default: bf16-mixed where the device supports it well, else 32-true).
         timed_batch: pictures of a timed step.
+        timed_threads: of the CPU, for timings (default: one per core).
         fit: configuration all runs share, as in a YAML overlay of vit fit.
         workers: runs at once (default: one per core; 2 on CUDA). Timings are made one by one.
         out: folder of the study; the same command continues there (default: runs/mechanisms-<vary>-<data>).
@@ -52,6 +53,7 @@ class Mechanisms:
     widen: bool = True
     precision: str | None = None
     timed_batch: int = 32
+    timed_threads: int | None = None
     fit: dict[str, Any] = field(default_factory=dict)
     workers: int | None = None
     out: str | None = None
@@ -59,7 +61,9 @@ class Mechanisms:
     retry_failed: bool = False
 
     def __post_init__(self) -> None:
-        at_least_one = {name: getattr(self, name) for name in ("seeds", "amount", "workers", "timed_batch")}
+        at_least_one = {
+            name: getattr(self, name) for name in ("seeds", "amount", "workers", "timed_batch", "timed_threads")
+        }
         for name, value in at_least_one.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

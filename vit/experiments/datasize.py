@@ -28,7 +28,7 @@ def main(args: list[str]) -> int:
     cuda = torch.cuda.is_available()
     workers = settings.workers or (2 if cuda else cores())
     with quiet():
-        planned = plan(*options)
+        planned = plan(options.settings, options.configs, options.options)
     folder = Path(settings.out or f"runs/data-size-{planned.study.data['name']}")
     before = ledger.begun(folder)
     if before and not settings.tune_size:  # the default, the middle size, would move while a study grows

@@ -53,7 +53,7 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def table(names: list[str], lines: Iterable[Line]) -> str:
+def table(names: Sequence[str], lines: Iterable[Line]) -> str:
     """CSV; nothing between two commas where there is no number."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

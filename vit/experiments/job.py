@@ -30,13 +30,14 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """Cells to be done, with what it takes to do them."""
+    """Cells to be done, with what it takes to do them; ``threads`` in each worker, a share of the cores if None."""
 
     runner: Work
     book: Ledger
     workers: int
     cuda: bool
     retry_failed: bool
+    threads: int | None = None
 
     def left(self, cells: Iterable[Cell]) -> list[Cell]:
         """Those that are not finished yet."""
@@ -45,7 +46,8 @@ class Job:
     def do(self, cells: Iterable[Cell], live: Live) -> int:
         """Run what is left of them; how many of all failed, now or before."""
         cells = list(cells)
-        pool: Pool[Cell] = Pool(self.runner, self.runner.log, self.workers, max(1, cores() // self.workers), self.cuda)
+        threads = self.threads or max(1, cores() // self.workers)
+        pool: Pool[Cell] = Pool(self.runner, self.runner.log, self.workers, threads, self.cuda)
         for cell, result in pool.results(self.left(cells), lambda: live.tick(list(pool.running))):
             row = failed(cell, result.error) if isinstance(result, Failed) else result
             self.book.append(row)

@@ -28,7 +28,7 @@ def main(args: list[str]) -> int:
     cuda = torch.cuda.is_available()
     workers = settings.workers or (2 if cuda else cores())
     with quiet():
-        study, planned = compare(*options)
+        study, planned = compare(options.settings, options.configs, options.options)
     folder = Path(settings.out or f"runs/mechanisms-{study.vary}-{study.grid.data['name']}")
     if settings.dry_run:
         _say(study, planned, folder, workers, cuda)
@@ -36,7 +36,7 @@ def main(args: list[str]) -> int:
     with ledger.claimed(folder, study.to_dict()) as book:
         describe(folder, planned)
         timer = Timer(study, folder, options.options)
-        timings = Job(timer, book, 1, cuda, settings.retry_failed)  # one by one, each with the whole machine
+        timings = Job(timer, book, 1, cuda, settings.retry_failed, settings.timed_threads)  # one by one
         with Live(timings.left(study.timings()), 1, lambda _: 1) as live:
             failed = timings.do(study.timings(), live)
         runner = Runner(study.grid, folder, options.options, {arm.name: {} for arm in study.grid.arms})

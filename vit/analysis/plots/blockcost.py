@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -47,7 +48,7 @@ def block_cost(embed_dim: int, parts: Sequence[Part], heads: Sequence[Heads], li
         raise ValueError("expected the parts of a block at one number of tokens or more, got none")
     legend = 0.17 * -(-len(lines) // 3)
     figure = new_figure(10.0, 7.2 + legend)
-    upper, lower = figure.subfigures(2, 1, height_ratios=(3.6, 3.6 + legend))
+    upper, lower = np.ravel(figure.subfigures(2, 1, height_ratios=(3.6, 3.6 + legend)))
     shares, time = upper.subplots(1, 2, width_ratios=(3, 2))
     _draw_shares(plain_axes(shares, "Share of multiply-adds (dashed) and of time"), embed_dim, parts)
     if heads:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -70,9 +71,9 @@ def tradeoff(panels: Sequence[Panel], lines: Sequence[Line], share_one: float | 
     rows = -(-len(panels) // columns)
     legend = 0.17 * -(-len(lines) // 3)
     figure = new_figure(10.0, 4.4 * rows + (3.4 + legend if lines else 0))
-    upper, lower = figure, figure
+    upper, lower, axes = figure, figure, np.empty(0)
     if panels and lines:
-        upper, lower = figure.subfigures(2, 1, height_ratios=(4.4 * rows, 3.4 + legend))
+        upper, lower = np.ravel(figure.subfigures(2, 1, height_ratios=(4.4 * rows, 3.4 + legend)))
     if panels:
         axes = upper.subplots(rows, columns, squeeze=False).ravel()
         largest = max(dot.memory for panel in panels for dot in panel.dots)
@@ -83,7 +84,7 @@ def tradeoff(panels: Sequence[Panel], lines: Sequence[Line], share_one: float | 
     if lines:
         growth(lower, lines, share_one)
     figure.draw_without_rendering()  # what names cover is known only now
-    for place, panel in zip(axes if panels else [], panels, strict=False):
+    for place, panel in zip(axes, panels, strict=False):
         _name(place, panel)
     return figure
 
