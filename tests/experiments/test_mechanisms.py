@@ -39,8 +39,8 @@ OF_THE_MOMENT = ("train_images_per_s", "infer_images_per_s", "train_times_as_fas
 
 
 def words(config: Path, out: Path, *options: str) -> list[str]:
-    base = ["-c", str(config), "--vary", "readout", "--workers", "1", "--out", str(out)]
-    return [*base, *(options or ("--arms", "pool/cls"))]
+    base = ["-c", str(config), "--vary", "position", "--workers", "1", "--out", str(out)]
+    return [*base, *(options or ("--arms", "position/none"))]
 
 
 def command(config: Path, out: Path, *options: str) -> list[str]:
@@ -65,7 +65,7 @@ def finished(config: Path) -> tuple[Path, str]:
 
 def test_each_arm_is_trained_and_timed(finished: tuple[Path, str]):
     rows = {row["key"]: row for row in read(finished[0] / ROWS)}
-    arms = ("pool.mean", "pool.cls")
+    arms = ("position.sincos2d", "position.none")
     assert set(rows) == {
         *(f"time-{arm}@{tokens}-40-0-32-true" for arm in arms for tokens in (4, 16)),
         *(f"run-{arm}@4-40-0-32-true" for arm in arms),
@@ -75,14 +75,14 @@ def test_each_arm_is_trained_and_timed(finished: tuple[Path, str]):
         assert str(finished[0]) not in json.dumps(row)
         if row["kind"] == "run":
             assert 0 <= row["acc"] <= 1 and row["n_test"] == 359 and row["steps"] == 3
-            assert "patch_size=4" in row["command"] and "-c pool/" in row["command"]
+            assert "patch_size=4" in row["command"] and "-c position/" in row["command"]
         else:
             assert row["train_images_per_s"] > 0 and row["infer_images_per_s"] > 0 and row["rounds"] == 20
             assert row["memory"] == "tensors saved for the backward pass" and row["timed_batch"] == 2
-            assert (row["train_times_as_fast"] is None) == (row["overlay"] == "pool/mean")
-    memory = {tokens: rows[f"time-pool.cls@{tokens}-40-0-32-true"]["memory_bytes"] for tokens in (4, 16)}
-    assert 2 < memory[16] / memory[4] < 4.5  # a class token beside 4 and 16 others
-    assert rows["run-pool.cls@4-40-0-32-true"]["subset_hash"] == rows["run-pool.mean@4-40-0-32-true"]["subset_hash"]
+            assert (row["train_times_as_fast"] is None) == (row["overlay"] == "position/sincos2d")
+    memory = {tokens: rows[f"time-position.none@{tokens}-40-0-32-true"]["memory_bytes"] for tokens in (4, 16)}
+    assert 3 < memory[16] / memory[4] < 5
+    assert len({rows[f"run-{arm}@4-40-0-32-true"]["subset_hash"] for arm in arms}) == 1
 
 
 def test_it_ends_with_a_report_and_claims_no_order(finished: tuple[Path, str]):
@@ -100,22 +100,28 @@ def test_the_same_command_does_nothing_again_and_another_arm_only_the_new_runs(c
     before = (out / ROWS).read_text()
     assert mechanisms.main(words(config, out)) == 0
     assert (out / ROWS).read_text() == before
-    assert mechanisms.main(words(config, out, "--arms", "pool/cls,pool/map", "--dry-run")) == 0
+    assert mechanisms.main(words(config, out, "--arms", "position/none", "--seeds", "2", "--dry-run")) == 0
     said = capsys.readouterr().out
-    assert "pool/map at 4 tokens takes no part:" in said and "times the host's: expected at most 1.1" in said
-    assert "0 runs to do" in said and "and 0 timings" in said
-    grown = call(*command(config, out, "--arms", "pool/cls", "--seeds", "2"))
+    assert "2 runs to do" in said and "and 0 timings" in said and (out / ROWS).read_text() == before
+    grown = call(*command(config, out, "--arms", "position/learned,position/none"))
     assert grown.returncode == 0, grown.stderr
     assert (out / ROWS).read_text().startswith(before)
-    assert {row["key"] for row in read(out / ROWS)[6:]} == {f"run-pool.{arm}@4-40-1-32-true" for arm in ("mean", "cls")}
+    kinds = ("time-position.learned@4", "time-position.learned@16", "run-position.learned@4")
+    assert {row["key"] for row in read(out / ROWS)[6:]} == {f"{kind}-40-0-32-true" for kind in kinds}
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--arms", "pool/mean"), "holds a study with arms pool.mean@4, pool.cls@4, pool.mean@16, pool.cls@16, asked"),
-        (("--arms", "pool/cls", "--amount", "4"), "holds a study with amount 3, asked for 4"),
-        (("--arms", "pool/cls", "--data.augment", "light"), "whose runs had other options or another configuration"),
+        (
+            ("--arms", "position/sincos2d"),
+            "holds a study with arms position.sincos2d@4, position.none@4, .*, asked",
+        ),
+        (("--arms", "position/none", "--amount", "4"), "holds a study with amount 3, asked for 4"),
+        (
+            ("--arms", "position/none", "--data.augment", "light"),
+            "whose runs had other options or another configuration",
+        ),
     ],
 )
 def test_another_study_is_refused_and_left_as_it_was(config, finished, options: tuple[str, ...], said: str):

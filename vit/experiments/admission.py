@@ -4,11 +4,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from jsonargparse import ArgumentError
 from torch import nn
 
 from vit.analysis.cost import parameters
-from vit.commandline.errors import one_line
 from vit.commandline.options import VitCLI, choose_accelerator, default_precision
 from vit.data.module import Images
 from vit.experiments import axes
@@ -140,9 +138,8 @@ class _Host(NamedTuple):
 
     def admit(self, names: Sequence[str], refusals: Mapping[str, str], admitted: Admitted) -> None:
         """Of the overlays, the reference first, those whose nets this host can be."""
-        _, *sides = self.shape
         try:
-            height, width = patch_grid(sides[0], sides[1], (self.patch, self.patch))
+            height, width = patch_grid(self.shape[1], self.shape[2], (self.patch, self.patch))
         except ValueError as error:
             raise ValueError(f"--patch {self.patch}: {error}") from error
         tokens, host = height * width, self._arm(names[0], height * width, {})
@@ -160,8 +157,8 @@ class _Host(NamedTuple):
                 trained = self.patch in self.settings.patch  # what is only timed shows the growth of a mixer as it is
                 if trained and self.settings.widen and own.parameters < (1 - TOLERANCE) * host.parameters:
                     add(self._widened(name, tokens, host), name, widened=True)
-            except (ArgumentError, ValueError) as error:
-                admitted.refused.append(Refused(name, self.patch, tokens, one_line(error)))
+            except ValueError as error:
+                admitted.refused.append(Refused(name, self.patch, tokens, str(error)))
 
     def _own(self, overlay: str, tokens: int, host: Arm) -> Arm:
         own = self._arm(overlay, tokens, {})

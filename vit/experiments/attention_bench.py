@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jsonargparse import ArgumentError
 
 from vit.analysis import cost
 from vit.analysis.plots.blockcost import block_cost
 from vit.analysis.plots.tradeoff import Line
-from vit.commandline.errors import one_line
 from vit.commandline.quiet import quiet
 from vit.environment import environment
 from vit.experiments import axes, bench_options, frame
@@ -107,14 +105,14 @@ def measure(settings: Settings) -> Measured:
             built = {name: host if name == reference else bench.cli(name)}
             if bench.is_sparse(built[name]):  # the same pattern as a mask of N x N
                 built[f"{name}, dense mask"] = bench.cli(name, DENSE)
-        except (ArgumentError, ValueError) as error:
-            refused += [(name, n, one_line(error)) for n in settings.tokens]
+        except ValueError as error:
+            refused += [(name, n, str(error)) for n in settings.tokens]
             continue
         for (variant, cli), n in product(built.items(), settings.tokens):
             try:
                 cores.append(bench.core(variant, cli, n))
-            except (ArgumentError, ValueError) as error:
-                refused.append((variant, n, one_line(error)))
+            except ValueError as error:
+                refused.append((variant, n, str(error)))
     width = host.config[f"{BACKBONE}.embed_dim"]
     return Measured(width, tuple(parts), heads, tuple(cores), tuple(refused))
 

@@ -75,9 +75,9 @@ def measure(settings: Settings) -> list[dict[str, Any]]:
     """A row for each net; the second also as a factor on the first, with its interval."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     shape, batch, precision = (3, settings.img_size, settings.img_size), settings.batch_size, settings.precision
-    nets = {"+".join(settings.net): _ours(settings)} | (
-        {f"timm {settings.timm}": _theirs(settings)} if settings.timm else {}
-    )
+    nets = {"+".join(settings.net): _ours(settings)}
+    if settings.timm:
+        nets[f"timm {settings.timm}"] = _theirs(settings, settings.timm)
     rows: list[dict[str, Any]] = []
     for name, net in nets.items():
         counted = {"parameters": cost.parameters(net), "macs": cost.macs(net, shape)}

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import yaml
+from jsonargparse import ArgumentError
 from torch import nn
 
+from vit.commandline.errors import one_line
 from vit.commandline.options import VitCLI
 from vit.commandline.overlays import resolve
 from vit.commandline.quiet import quiet
@@ -75,11 +77,18 @@ def parse(overlays: Sequence[str], fit: Mapping[str, Any], configs: Sequence[str
 
 
 def net_of(cli: VitCLI, options: Mapping[str, float]) -> nn.Module:
-    """A fresh net of the arm, with further options."""
+    """A fresh net of the arm, with further options.
+
+    Raises:
+        ValueError: one line for what a part refuses.
+    """
     config = cli.config.clone()
     for name, value in options.items():
         config[name] = value
-    return cli.parser.instantiate(config).model.net
+    try:
+        return cli.parser.instantiate(config).model.net
+    except (ArgumentError, ValueError) as error:
+        raise ValueError(one_line(error)) from error
 
 
 def recipe_hash(cli: VitCLI) -> str:

@@ -1,9 +1,8 @@
 """Where a block's multiply-adds and time go as tokens are added, what heads cost, and how each mixer's core grows."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -48,7 +47,8 @@ def block_cost(embed_dim: int, parts: Sequence[Part], heads: Sequence[Heads], li
         raise ValueError("expected the parts of a block at one number of tokens or more, got none")
     legend = 0.17 * -(-len(lines) // 3)
     figure = new_figure(10.0, 7.2 + legend)
-    upper, lower = np.ravel(figure.subfigures(2, 1, height_ratios=(3.6, 3.6 + legend)))
+    halves: Any = figure.subfigures(2, 1, height_ratios=(3.6, 3.6 + legend))
+    upper, lower = halves
     shares, time = upper.subplots(1, 2, width_ratios=(3, 2))
     _draw_shares(plain_axes(shares, "Share of multiply-adds (dashed) and of time"), embed_dim, parts)
     if heads:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -71,11 +70,14 @@ def tradeoff(panels: Sequence[Panel], lines: Sequence[Line], share_one: float | 
     rows = -(-len(panels) // columns)
     legend = 0.17 * -(-len(lines) // 3)
     figure = new_figure(10.0, 4.4 * rows + (3.4 + legend if lines else 0))
-    upper, lower, axes = figure, figure, np.empty(0)
+    upper: Any = figure
+    lower: Any = figure
+    axes: list[Axes] = []
     if panels and lines:
-        upper, lower = np.ravel(figure.subfigures(2, 1, height_ratios=(4.4 * rows, 3.4 + legend)))
+        halves: Any = figure.subfigures(2, 1, height_ratios=(4.4 * rows, 3.4 + legend))
+        upper, lower = halves
     if panels:
-        axes = upper.subplots(rows, columns, squeeze=False).ravel()
+        axes = upper.subplots(rows, columns, squeeze=False).ravel().tolist()
         largest = max(dot.memory for panel in panels for dot in panel.dots)
         for place, panel in zip(axes, panels, strict=False):
             _scatter(place, panel, largest)
