@@ -134,6 +134,8 @@ def lines(found: Measured) -> Iterator[str]:
     yield "\nCores: ms of both passes and MiB kept for the backward pass, at each number of tokens; exponents of both"
     yield f"from {LONG:,} tokens on; time at the most tokens, in softmax's"
     wide = max(len(core.overlay) for core in found.cores) + 1
+    tokens = sorted({core.tokens for core in found.cores})
+    yield "tokens".ljust(wide) + "".join(f"{n:>11,}{'':>8}" for n in tokens) + f"{'exponents':>13}{'factor':>8}"
     softmax = {core.tokens: core.seconds for core in found.cores if core.overlay == "attention/softmax"}
     for drawn in _drawn(found.cores):
         cells = (f"{1e3 * s:>9.2f}ms{b / 2**20:>8.2f}" for s, b in zip(drawn.seconds, drawn.memory, strict=True))

@@ -54,7 +54,9 @@ class Timer:
         return {
             "key": cell.key,
             **cell._asdict(),
-            **entry._asdict(),
+            "overlay": entry.overlay,
+            "tokens": entry.tokens,
+            "widened": entry.widened,
             "status": "done",
             "error": None,
             **found,
