@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from tests.analysis.nets import recorded_softmax, softmax_weights
+from tests.attention.members import Member, over
 from tests.helpers import GRIDS, PREFIXES
 from vit.analysis.maps import attention_matrix, is_share
 from vit.analysis.record import Recorded
@@ -78,6 +79,21 @@ def test_half_precision_is_computed_in_float32_and_the_mechanism_left_as_it_was(
     assert_close(matrix.double(), softmax_weights(q.double() @ weight.T, k), rtol=0, atol=1e-6)
     assert mechanism.training
     assert mechanism.turn.weight.dtype == torch.bfloat16
+
+
+@over()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_mechanism_shows_its_matrix(member: Member, dtype: torch.dtype) -> None:
+    layout, n = Layout(Grid(3, 5, ("cls",))), 16
+    mechanism = member.build(3, 5, layout.grid).float()
+    q, k, v = torch.randn(3, 2, 3, n, 5, dtype=dtype)
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        out = mechanism(q, k, v, layout)
+    taken = [part if name in mechanism.inputs else None for name, part in zip("qk", (q, k), strict=True)]
+    matrix = attention_matrix(Recorded(*taken, v, layout, out, mechanism))
+    assert matrix.shape == (2, 3, n, n)
+    assert_close(matrix @ v.float(), out.float(), rtol=0, atol=1e-4 if dtype == torch.float32 else 0.1)
+    assert not member.simplex or is_share(matrix)
 
 
 def test_a_mechanism_that_is_not_linear_in_its_values_is_refused():
