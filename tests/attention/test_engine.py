@@ -213,6 +213,7 @@ def test_flex_equals_dense_on_the_cpu(pattern: PatternFactory) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")  # a hint of the compiler's
 @pytest.mark.parametrize("engine", [BlockGather, Flex])
 @pytest.mark.parametrize("pattern", PATTERNS, ids=str)
 def test_engines_agree_on_cuda_forward_and_backward(pattern: PatternFactory, engine: EngineFactory) -> None:

@@ -296,6 +296,8 @@ def test_gradients_are_clipped_beside_the_fused_optimiser_in_every_precision(tra
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:GPU available but not used")  # tested on the CPU, on purpose
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # fp16 leaves its first step out
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 def test_mixed_precision_and_fused_adamw_train_and_resume_on_cuda(trainer, tmp_path, precision):
     model = task()
