@@ -21,7 +21,8 @@ from vit.tasks.wandb import Wandb
 class Reconstructions(L.Callback):
     """``reconstructions.png``: validation pictures, what is left of them, and with the predicted patches put in.
 
-    Always of the same pictures with the same patches hidden; wandb gets each.
+    Always of the same pictures with the same patches hidden; wandb gets each. Where targets are standardised, a
+    predicted patch has its mean and deviation from the true one, as in the published pictures: judge its structure.
 
     Args:
         every_n_epochs: epochs between two looks; the last is always drawn.
