@@ -110,7 +110,8 @@ def _checkpoints_size(cli: VitCLI) -> int:
 def _fit(cli: VitCLI, checkpoint: Path | None, command: str) -> Run:
     trainer, start = cli.trainer, time.monotonic()
     with _interruptible(cli.folder), _advised(cli), cli.logging():
-        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+        trainer.ckpt_path = checkpoint  # given to `fit` instead, the task's set-up would not know that it is resumed
+        trainer.fit(cli.model, datamodule=cli.datamodule, weights_only=True)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     seconds, waited = time.monotonic() - start, cli.datamodule.waited
     keeper = trainer.checkpoint_callback

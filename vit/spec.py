@@ -67,6 +67,7 @@ def _options(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(tree, list):
         for place, item in enumerate(tree):
             yield from _options(item, f"{path}.{place}")
+        return
     if not isinstance(tree, dict):
         yield path, tree
         return

@@ -35,7 +35,8 @@ class Loaded:
 
     def __str__(self) -> str:
         parts = [f"loaded {len(self.loaded)} weights", *(f"resized {how}" for how in self.resized.values())]
-        parts += [f"skipped: {part}" for part in dict.fromkeys(name.partition(".")[0] for name in self.skipped)]
+        skipped = dict.fromkeys(name.partition(".")[0] for name in self.skipped)
+        parts += [f"skipped: {', '.join(skipped)}"] if skipped else []
         parts += [f"new: {part}" for part in self.new]
         return f"{self.source}: {'; '.join(parts)}" if self.source else "; ".join(parts)
 
@@ -107,11 +108,12 @@ def _within(name: str, parts: Sequence[str]) -> bool:
     return any(name == part or name.startswith(f"{part}.") for part in parts)
 
 
-def _fresh(faults: Iterable[str], wanted: Iterable[str], new: Sequence[str]) -> tuple[str, ...]:
+def _fresh(faults: Iterable[str], wanted: Mapping[str, Tensor], new: Sequence[str]) -> tuple[str, ...]:
     """The smallest of ``new`` that hold all faults; one that is left with no other weight gives way to its whole."""
     innermost = sorted(new, key=lambda part: -part.count("."))
     found = {next((part for part in innermost if _within(name, [part])), "") for name in faults} - {""}
-    found |= {whole for whole in new if all(_within(name, [*found]) for name in wanted if _within(name, [whole]))}
+    inside = {whole: [name for name in wanted if _within(name, [whole])] for whole in new}
+    found |= {whole for whole, names in inside.items() if names and all(_within(name, [*found]) for name in names)}
     return tuple(part for part in dict.fromkeys(new) if part in found and not _within(part, [*found - {part}]))
 
 
