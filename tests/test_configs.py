@@ -164,6 +164,20 @@ def test_commands_in_headers_work() -> None:
                 ), line
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("finetune")])
+def test_ways_of_finetuning_parse_with_any_model(name: str) -> None:
+    for model in ("model/vit_nano", "model/conformer_pico"):
+        tune = parse(model, "finetune", name).config.model.init_args.tune.class_path
+        assert tune == yaml.safe_load(resolve(name).read_text())["model"]["init_args"]["tune"] or name.endswith("lora")
+    later = parse("model/vit_nano", "finetune", "finetune/lora", name).config.model.init_args
+    assert name.endswith("lora") or later.tune.class_path == tune  # leaves nothing of the one before
+
+
+def test_distilling_keeps_the_recipe() -> None:
+    config = parse("quickstart", "distill", args=("--model.teacher=runs/cnn",)).config.model
+    assert config.class_path == "vit.tasks.distill.Distiller" and config.init_args.optimizer.lr == 2e-3
+
+
 def test_packages_are_listed() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     assert sorted(listed) == sorted([*find_packages(ROOT, include=["vit", "vit.*"]), "vit.configs"])

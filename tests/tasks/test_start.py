@@ -97,7 +97,9 @@ def test_a_file_may_hold_our_names_or_timms(tmp_path) -> None:
         assert_close(dict(net.state_dict()), dict(donor.state_dict()))
         assert architecture(str(file)) is None
     with pytest.raises(ValueError, match="expected a plain ViT to fill, got parts with no seat there"):
-        begin(vit(block=partial(Block, mixer=partial(SelfAttention, num_heads=2, rotary=Rotary2d))), str(theirs), CLASSES)
+        begin(
+            vit(block=partial(Block, mixer=partial(SelfAttention, num_heads=2, rotary=Rotary2d))), str(theirs), CLASSES
+        )
 
 
 BAD = {
