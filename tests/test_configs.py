@@ -159,9 +159,10 @@ def test_commands_in_headers_work() -> None:
                 words = line.partition("vit fit")[2].split()
                 stack = [words[place + 1] for place, word in enumerate(words[:-1]) if word == "-c"]
                 assert all(entry in NAMES for entry in stack), line
-                assert {"quickstart"} & set(stack) or any(
+                has_net = {"quickstart"} & set(stack) or any(
                     entry.startswith(("model/", "pretrain/")) for entry in stack
-                ), line
+                )
+                assert has_net or "--model.init_from" in words, line
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("finetune")])
@@ -175,7 +176,7 @@ def test_ways_of_finetuning_parse_with_any_model(name: str) -> None:
 
 def test_distilling_keeps_the_recipe() -> None:
     config = parse("quickstart", "distill", args=("--model.teacher=runs/cnn",)).config.model
-    assert config.class_path == "vit.tasks.distill.Distiller" and config.init_args.optimizer.lr == 2e-3
+    assert config.class_path == "vit.tasks.distill.Distiller" and config.init_args.optimizer.init_args.lr == 2e-3
 
 
 def test_packages_are_listed() -> None:

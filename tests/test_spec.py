@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from tests.models.nets import NETS, everything
 from vit.layers import Block, LayerNorm
 from vit.models import CNN, Backbone, ViT, plain_vit
-from vit.spec import build, keeps_spec, spec
+from vit.spec import build, keeps_spec, options, spec
 
 
 @pytest.mark.parametrize("make", NETS.values(), ids=NETS)
@@ -136,3 +136,14 @@ def test_keeping_a_spec_changes_neither_signature_nor_state() -> None:
     net = kept(3)
     assert list(net.state_dict()) == ["layer.weight", "layer.bias"]
     assert spec(net)["args"] == {"width": 3, "depth": 2}
+
+
+def test_options_are_the_same_wherever_a_net_was_written() -> None:
+    given = options(spec(ViT(32, 3, 5, partial(Backbone, depth=2, block=partial(Block, layer_scale=None)))))
+    bare = options(spec(ViT(32, 3, 5, partial(Backbone, depth=2))))
+    assert given == bare  # defaults are filled in
+    assert bare["backbone.block.mixer.num_heads"] == 3 and bare["backbone.block"] == "vit.layers.block.Block"
+    assert bare["backbone.prefix.0"] == "cls" and "backbone.prefix" not in bare
+    other = options(spec(ViT(32, 3, 5, partial(Backbone, depth=2, early=[(Block, 1)]))))
+    differing = {name for name in other if other.get(name) != bare.get(name)}
+    assert {"backbone.early.0.0", "backbone.early.0.0.mlp.mlp_ratio", "backbone.early.0.1"} <= differing
