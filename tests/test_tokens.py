@@ -121,3 +121,19 @@ def test_layouts_and_masks_are_values() -> None:
     with pytest.raises(FrozenInstanceError):
         layout.mask.causal = True
     assert replace(layout, mask=None).mask is None
+
+
+def test_a_mask_answers_about_some_pairs_as_about_all() -> None:
+    keys, pairs = torch.rand(2, 7) < 0.6, torch.rand(2, 7, 7) < 0.6
+    queries, others = torch.randint(7, (3, 4)), torch.randint(7, (5, 3, 2))
+    for mask in (
+        Mask(),
+        Mask(keys=keys),
+        Mask(causal=True),
+        Mask(causal=True, prefix=torch.tensor([0, 3]), keys=keys),
+        Mask(pairs=pairs),
+        Mask(pairs=pairs[:1], keys=keys, causal=True, prefix=torch.tensor([5, 2])),
+    ):
+        some = mask.between(queries, others)
+        wanted = mask.allowed(7, keys.device)[:, queries[..., :, None], others[..., None, :]]
+        assert_close(some.expand_as(wanted), wanted)

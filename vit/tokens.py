@@ -65,11 +65,12 @@ class Mask:
     def between(self, queries: Int[Tensor, "*s n"], keys: Int[Tensor, "*t m"]) -> Bool[Tensor, "p *tokens m"]:
         """`allowed` at some tokens only: (b or 1, ..., n, m), True where token queries[i] may see token keys[j]."""
         i, j = queries[..., :, None], keys[..., None, :]
+        i, j = (x[(None,) * (max(i.dim(), j.dim()) - x.dim())] for x in (i, j))
         allowed = torch.ones_like(j, dtype=torch.bool)[None]
         if self.causal:
             allowed = (j <= i)[None]
         if self.prefix is not None:
-            length = self.prefix.view(-1, *(1 for _ in i.shape))
+            length = self.prefix.view(-1, *(1,) * i.dim())
             allowed = allowed | ((i < length) & (j < length))
         if self.pairs is not None:
             allowed = allowed & self.pairs[:, i, j]

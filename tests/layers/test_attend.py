@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from tests.attention.members import Member, over, sees
-from tests.helpers import B, D, E, H, N, influence, random, redrawn, row
+from tests.helpers import B, D, E, H, N, influence, random, redrawn, row, untyped
 from vit.attention import Mechanism, Softmax
 from vit.layers import CrossAttention, LayerNorm, Rotary2d, SelfAttention
 from vit.tokens import Grid, Layout, Mask
@@ -201,3 +201,41 @@ def test_every_parameter_gets_a_gradient() -> None:
     attention = SelfAttention(C, Grid(1, N), H, 8, E, qk_norm=LayerNorm, rotary=Rotary2d, mechanism=Softmax)
     attention(torch.randn(B, N, C), row()).pow(2).sum().backward()
     assert all(p.grad.abs().sum() > 0 for name, p in attention.named_parameters() if name != "k_norm.bias")
+
+
+@over()
+def test_any_mechanism_learns_saves_and_runs_in_autocast(member: Member) -> None:
+    """Gradients reach every parameter, a state dict carries all there is, half precision stays near."""
+    grid = Grid(2, 3, prefix=("cls",))
+    x = torch.randn(B, N, C)
+    first, second = (SelfAttention(C, grid, H, 8, E, mechanism=member.factory) for _ in range(2))
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter += torch.randn_like(parameter) * 0.1
+    exact = first.eval()(x, Layout(grid))
+    second.load_state_dict(first.state_dict())
+    assert_close(second.eval()(x, Layout(grid)), exact, rtol=0, atol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = first(x, Layout(grid)).float()
+    if member.positive:  # else rounding may choose other tokens
+        assert (rough - exact).norm() / exact.norm() < 3e-2
+    assert rough.isfinite().all()
+    exact.pow(2).sum().backward()
+    dead = [
+        name
+        for name, p in first.named_parameters()
+        if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()
+    ]
+    assert dead == []
+
+
+@pytest.mark.slow
+@over()
+def test_any_mechanism_compiles_into_one_graph(member: Member) -> None:
+    torch.compiler.reset()
+    grid = Grid(2, 3, prefix=("cls",))
+    attention, x = redrawn(SelfAttention(C, grid, H, 8, E, mechanism=member.factory)), random(B, N, C)
+    layout = Layout(grid, Mask(keys=KEYS) if member.keys else None)
+    with untyped():
+        compiled = torch.compile(attention, fullgraph=True, backend="eager")
+        assert_close(compiled(x, layout), attention(x, layout))

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from tests.attention.members import Member, over
 from tests.helpers import B, influence, random, redrawn
-from vit.attention import MechanismFactory, Softmax
+from vit.attention import BlockGather, Dense, EngineFactory, Local, MechanismFactory, Softmax, Sparse
 from vit.layers import (
     Block,
     ClassToken,
@@ -109,6 +109,16 @@ def test_convolutions_carry_a_patch_one_step_a_block_and_attention_everywhere() 
             encoder = redrawn(Encoder(3, Grid(1, 11), blocks))
             sees = influence(lambda x, encoder=encoder: encoder(x, Layout(Grid(1, 11))), random(1, 11, 3))[0, :, 0]
             assert_close(sees > 0, expected)
+
+
+@pytest.mark.parametrize("engine", [Dense, BlockGather])
+def test_a_band_carries_a_patch_one_width_a_block(engine: EngineFactory) -> None:
+    mixer = partial(SelfAttention, mechanism=partial(Sparse, pattern=partial(Local, width=2), engine=engine))
+    far = (torch.arange(11)[:, None] - torch.arange(11)).abs()
+    for depth in (1, 2, 3):
+        encoder = redrawn(Encoder(3, Grid(1, 11), [(partial(Block, mixer=mixer), depth)]))
+        sees = influence(lambda x, encoder=encoder: encoder(x, Layout(Grid(1, 11))), random(1, 11, 3))[0, :, 0]
+        assert_close(sees > 0, far <= 2 * depth)
 
 
 def test_a_stack_of_identity_mixers_keeps_tokens_apart() -> None:

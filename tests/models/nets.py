@@ -4,7 +4,7 @@ from functools import partial
 
 from torch import nn
 
-from vit.attention import Softmax
+from vit.attention import Local, Longformer, PerHead, ShiftedWindow, Softmax, Sparse, Strided
 from vit.layers import (
     BiLstm,
     Block,
@@ -41,6 +41,7 @@ MIXER = partial(
     proj_drop=0.1,
     mechanism=partial(Softmax, attn_drop=0.1, scale=0.3),
 )
+HEADS = partial(PerHead, patterns=[partial(Local, width=2), partial(Strided, stride=3), ShiftedWindow])
 PARTS = {"mixer": MIXER, "mlp": partial(SwiGLU, mlp_ratio=2.0, drop=0.1), "norm": nn.RMSNorm, "layer_scale": 0.5}
 
 
@@ -75,6 +76,12 @@ NETS = {
     "seq": partial(plain, partial(Head, pool=SeqPool), pos_embed=NoPositions),
     "conformer": partial(
         plain, partial(Head, pool=MeanPool), block=partial(ConformerBlock, mixer=MIXER), patch_embed=ConvStem
+    ),
+    "sparse": partial(
+        plain,
+        block=partial(Block, mixer=partial(SelfAttention, mechanism=partial(Sparse, pattern=HEADS))),
+        early=[(partial(Block, mixer=partial(SelfAttention, mechanism=Longformer)), 1)],
+        prefix=("cls", "reg"),
     ),
     "early convolution": partial(plain, early=[(partial(Block, mixer=partial(ConvModule, kernel_size=(3, 5))), 1)]),
     "scanned": partial(

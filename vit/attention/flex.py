@@ -56,12 +56,10 @@ class Flex(Engine):
             allowed = self.tables(grid, device)["allowed"]
             assert allowed is not None
             heads, tokens = allowed.shape[:2]
-
-            def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-                return allowed[head % heads, query, key]
-
             every = None if heads == 1 else heads
-            self.made[grid, device] = create_block_mask(sees, None, every, tokens, tokens, device=str(device))
+            self.made[grid, device] = create_block_mask(
+                lambda b, h, i, j: allowed[h % heads, i, j], None, every, tokens, tokens, device=str(device)
+            )
         return self.made[grid, device]
 
 
