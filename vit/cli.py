@@ -134,9 +134,14 @@ def _study(args: list[str]) -> int:
         near = difflib.get_close_matches(name, STUDIES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(STUDIES)}"
         raise ValueError(f"unknown study {name!r}; {hint}")
-    from vit.experiments import datasize, mechanisms, report
+    from vit.experiments import datasize, mechanisms, report, transfer
 
-    mains = {"data-size": datasize.main, "mechanisms": mechanisms.main, "report": report.main}
+    mains = {
+        "data-size": datasize.main,
+        "mechanisms": mechanisms.main,
+        "report": report.main,
+        "transfer": transfer.main,
+    }
     return mains[name](args[1:])
 
 
@@ -175,6 +180,7 @@ Options follow as --trainer.max_epochs 10 or --data.root my_photos/; `vit fit --
 STUDIES = {
     "data-size": "which architecture, and would more pictures help? Arms x sizes x seeds; --help lists the options",
     "mechanisms": "accuracy, speed and memory of mixers, readouts, positions: --vary mixer|readout|position|block",
+    "transfer": "pretrained with and without labels, finetuned with a few: sources x targets, against scratch",
     "report": "DIR [--size N]: a study's report once more, with advice for N pictures of your own",
 }
 COMMANDS = {
@@ -189,8 +195,8 @@ COMMANDS = {
     ),
     "probe": Command("vit probe MODEL [--shots 1,5]", "what its frozen features tell of classes, few-shot too", _probe),
     "study": Command(
-        "vit study data-size|mechanisms [--out DIR]",
-        "which architecture to train on this many pictures; which mixer, at what speed and memory",
+        "vit study data-size|mechanisms|transfer",
+        "which architecture to train on this many pictures; which mixer; which pretraining",
         _study,
     ),
     "bench": Command(

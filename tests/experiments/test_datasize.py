@@ -18,7 +18,7 @@ import vit
 from tests.experiments.studies import YAML, study
 from vit.data.module import Images
 from vit.experiments.ledger import ROWS, read
-from vit.experiments.runner import Runner
+from vit.experiments.runner import Runner, check_data
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))}
@@ -140,7 +140,7 @@ def test_killed_and_started_again_it_ends_as_if_undisturbed(config: Path, finish
 def test_data_that_changed_under_a_study_fail_the_run(tmp_path: Path):
     (tmp_path / "model.json").write_text(json.dumps({"data": {"manifest_hash": "cd"}}))
     with pytest.raises(ValueError, match="the data changed since the study began: expected ab, got cd"):
-        Runner(study(), tmp_path, (), {})._check_data(tmp_path)
+        check_data(tmp_path, "ab")
 
 
 def test_wandb_groups_the_runs_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

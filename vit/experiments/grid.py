@@ -8,7 +8,7 @@ import numpy as np
 
 from vit.data.order import Plan
 
-Kind = Literal["tune", "run", "time"]
+Kind = Literal["pretrain", "tune", "run", "time"]
 Budget = Literal["steps", "epochs"]
 TUNE_SEED = 1000  # no run of the grid has it: the subset and the split that choose a learning rate are drawn apart
 WARMUP = 0.1  # share of a run, equal for every arm
@@ -114,30 +114,47 @@ VERSION = 1
 
 
 def arguments(study: Study, cell: Cell, chosen: Mapping[str, float]) -> list[str]:
-    """Options of ``vit fit`` that make a cell, on top of the overlays of its arm and of the study.
+    """Options of ``vit fit`` that make a cell, on top of the overlays of its arm and of the study."""
+    return [*of_length(cell, *steps_of(study, cell.size)), *settings(chosen), *as_options(study.arm(cell.arm).options)]
+
+
+def of_length(cell: Cell, steps: int, per_epoch: int) -> list[str]:
+    """Options of ``vit fit`` for a run of so many steps.
 
     Validation is once, at the end. Warm-up is a share of the run, whatever the size.
     """
-    steps, per_epoch = steps_of(study, cell.size)
-    options = {
-        "seed_everything": cell.seed,
-        "data.train_size": cell.size,
-        "trainer.max_epochs": -1,
-        "trainer.max_steps": steps,
-        "trainer.check_val_every_n_epoch": "null",
-        "trainer.val_check_interval": steps,
-        "trainer.precision": cell.precision,
-        "model.optimizer.warmup_epochs": WARMUP * steps / per_epoch,
-        **{f"model.optimizer.{name}": value for name, value in chosen.items()},
-        **study.arm(cell.arm).options,
-    }
-    return [f"--{name}={value}" for name, value in options.items()]
+    return as_options(
+        {
+            "seed_everything": cell.seed,
+            "data.train_size": cell.size,
+            "trainer.max_epochs": -1,
+            "trainer.max_steps": steps,
+            "trainer.check_val_every_n_epoch": "null",
+            "trainer.val_check_interval": steps,
+            "trainer.precision": cell.precision,
+            "model.optimizer.warmup_epochs": WARMUP * steps / per_epoch,
+        }
+    )
+
+
+def settings(chosen: Mapping[str, float]) -> list[str]:
+    """Options of ``vit fit`` for a trial's settings of the optimiser."""
+    return as_options({f"model.optimizer.{name}": value for name, value in chosen.items()})
+
+
+def as_options(values: Mapping[str, Any]) -> list[str]:
+    return [f"--{name}={value}" for name, value in values.items()]
 
 
 def steps_of(study: Study, size: int) -> tuple[int, int]:
     """Optimiser steps of a run on ``size`` pictures, and of one epoch."""
-    per_epoch = Plan(np.arange(size), study.batch_size).batches()
+    per_epoch = epoch_of(size, study.batch_size)
     return (study.amount if study.budget == "steps" else study.amount * per_epoch), per_epoch
+
+
+def epoch_of(size: int, batch_size: int) -> int:
+    """Optimiser steps of an epoch of ``size`` pictures."""
+    return Plan(np.arange(size), batch_size).batches()
 
 
 def best_trial(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -1,9 +1,8 @@
 """Cells of a grid done in workers, whatever a cell is: finished ones skipped, failed ones kept, results only added."""
 
-import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +14,7 @@ from vit.experiments.grid import TUNE_SEED, Cell
 from vit.experiments.ledger import Ledger
 from vit.experiments.live import Live
 from vit.experiments.recipe import Plan
-from vit.experiments.runner import SHARED, subset_file
+from vit.experiments.runner import SHARED, subset_file, write_subsets
 from vit.experiments.workers import Failed, Pool
 from vit.files import write_atomically
 
@@ -69,17 +68,15 @@ def failed(cell: Cell, error: str) -> dict[str, Any]:
 def describe(folder: Path, planned: Plan) -> None:
     """Write what the runs share, and which pictures each seed's subsets consist of."""
     study = planned.study
-    write_atomically(folder / SHARED, lambda part: part.write_text(yaml.safe_dump(dict(study.fit)), encoding="utf-8"))
+    write_shared(folder / SHARED, study.fit)
     for seed in (*study.seeds, *([TUNE_SEED] if study.trials else [])):
-        order = planned.data(seed).nested_order[: max(*study.sizes, study.tune_size)]
-        manifest = {
-            "data": study.data["name"],
-            "manifest_hash": study.data["manifest_hash"],
-            "seed": seed,
-            "order": order.tolist(),
-        }
-        text = json.dumps(manifest)
-        write_atomically(subset_file(folder, seed), lambda part, text=text: part.write_text(text, encoding="utf-8"))
+        count = max(*study.sizes, study.tune_size)
+        write_subsets(subset_file(folder, seed), planned.data(seed), seed, count)
+
+
+def write_shared(path: Path, fit: Mapping[str, Any]) -> None:
+    """Configuration that runs share, as an overlay of ``vit fit``."""
+    write_atomically(path, lambda part: part.write_text(yaml.safe_dump(dict(fit)), encoding="utf-8"))
 
 
 def say_failed(number: int, folder: Path) -> int:

@@ -17,8 +17,9 @@ PATIENCE = 15.0  # seconds: the workers of a study that was killed end within mo
 MAY_GROW = {  # further rows leave the finished ones as they are
     "data-size": ("seeds", "sizes", "compare_precision"),
     "mechanisms": ("seeds", "patch", "timed_patch", "arms", "recipes"),
+    "transfer": ("seeds", "arms", "recipes", "sets"),
 }
-MAY_CHANGE = {"mechanisms": ("refused",)}  # what was left out, and why
+MAY_CHANGE = {"mechanisms": ("refused",), "transfer": ("refused",)}  # what was left out, and why
 
 
 @final

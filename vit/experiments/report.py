@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 from vit.analysis.plots.scaling import Curve, Span, accuracy_by_size
 from vit.analysis.statistics import MIN_SEEDS, smallest_p
 from vit.commandline.arguments import take
-from vit.experiments import advice, frame, ledger, tradeoff_report
+from vit.experiments import advice, frame, ledger, tradeoff_report, transfer_report
 from vit.experiments.findings import Difference, Findings, findings
+from vit.experiments.gains import TRANSFER
 from vit.experiments.tables import tables
 from vit.experiments.tradeoff import MECHANISMS
 
@@ -30,10 +31,11 @@ def main(args: list[str]) -> int:
     if len(rest) != 1 or not (size or "1").isdecimal():
         raise ValueError(f"expected vit study report DIR [--size N], got {' '.join(args)}")
     folder = Path(rest[0])
-    if (ledger.begun(folder) or {}).get("study") == MECHANISMS.name:
+    others = {MECHANISMS.name: tradeoff_report.say, TRANSFER.name: transfer_report.say}
+    if (name := str((ledger.begun(folder) or {}).get("study"))) in others:
         if size is not None:
-            raise ValueError(f"{folder} holds a mechanisms study, all of one size: leave --size out")
-        tradeoff_report.say(folder)
+            raise ValueError(f"{folder} holds a {name} study, all of one size: leave --size out")
+        others[name](folder)
     else:
         say(folder, None if size is None else int(size))
     return 0

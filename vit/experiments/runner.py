@@ -15,7 +15,9 @@ import yaml
 from vit import bundle, evaluate, run
 from vit.commandline import record
 from vit.commandline.runfolder import CONFIG
+from vit.data.module import Images
 from vit.experiments.grid import Cell, Study, arguments, steps_of
+from vit.files import write_atomically
 
 SHARED = "shared.yaml"
 
@@ -51,9 +53,9 @@ class Runner:
         overlays = [*self.study.arm(cell.arm).configs, str(self.folder / SHARED), *self.study.configs]
         args = [word for name in overlays for word in ("-c", name)]
         metrics = run.fit([*args, *self.options, *arguments(self.study, cell, settings), "--run", str(path)]).metrics
-        again = [f"--trainer.precision={cell.precision}", *(option for option in self.options if _is_of_place(option))]
+        again = [f"--trainer.precision={cell.precision}", *(option for option in self.options if is_of_place(option))]
         tested = evaluate.test(["--load", str(path), *again]) if cell.kind == "run" else {}
-        self._check_data(path)
+        check_data(path, self.study.data["manifest_hash"])
         row = self._row(cell, settings, metrics, tested)
         rmtree(path / "checkpoints", ignore_errors=True)
         return {**row, "started": started, "seconds": round(time.monotonic() - began, 1)}
@@ -66,14 +68,6 @@ class Runner:
         """Where a cell's terminal output goes; kept where it failed."""
         return log_file(self.folder, cell)
 
-    def _check_data(self, path: Path) -> None:
-        """Raises ValueError where the run has read other data than the study began with."""
-        seen = json.loads((path / bundle.RECORD).read_text(encoding="utf-8"))["data"]["manifest_hash"]
-        if seen != self.study.data["manifest_hash"]:
-            raise ValueError(
-                f"the data changed since the study began: expected {self.study.data['manifest_hash']}, got {seen}"
-            )
-
     def _row(
         self,
         cell: Cell,
@@ -81,7 +75,6 @@ class Runner:
         metrics: Mapping[str, float],
         tested: Mapping[str, Any],
     ) -> dict[str, Any]:
-        (sitting,) = json.loads((self.path(cell) / record.SITTINGS).read_text(encoding="utf-8"))
         arm = self.study.arm(cell.arm)
         steps, per_epoch = steps_of(self.study, cell.size)
         epochs = steps / per_epoch
@@ -101,16 +94,28 @@ class Runner:
             "steps": steps,
             "epochs": round(epochs, 2),
             "batch_size": self.study.batch_size,
-            "fit_seconds": sitting["seconds"],
-            "train_images_per_s": round(epochs * cell.size / sitting["seconds"], 1),
-            "config_hash": _config_hash(self.path(cell) / CONFIG),
+            **provenance(self.path(cell), epochs * cell.size),
             "manifest_hash": self.study.data["manifest_hash"],
-            "subset_hash": subset_hash(self.folder, cell),
-            "command": sitting["command"],
-            "commit": sitting["commit"],
-            "versions": sitting["versions"],
-            "hardware": sitting["hardware"],
+            "subset_hash": subset_hash(subset_file(self.folder, cell.seed), cell.size),
         }
+
+
+def provenance(path: Path, pictures: float) -> dict[str, Any]:
+    """Of the run in a folder: how long it took for so many pictures, its configuration, and where it was made."""
+    (sitting,) = json.loads((path / record.SITTINGS).read_text(encoding="utf-8"))
+    return {
+        "fit_seconds": sitting["seconds"],
+        "train_images_per_s": round(pictures / sitting["seconds"], 1),
+        "config_hash": _config_hash(path / CONFIG),
+        **{name: sitting[name] for name in ("command", "commit", "versions", "hardware")},
+    }
+
+
+def check_data(path: Path, manifest_hash: str) -> None:
+    """Raises ValueError where the run in a folder has read other data than the study began with."""
+    seen = json.loads((path / bundle.RECORD).read_text(encoding="utf-8"))["data"]["manifest_hash"]
+    if seen != manifest_hash:
+        raise ValueError(f"the data changed since the study began: expected {manifest_hash}, got {seen}")
 
 
 def log_file(folder: Path, cell: Cell) -> Path:
@@ -123,10 +128,21 @@ def subset_file(folder: Path, seed: int) -> Path:
     return folder / "subsets" / f"seed-{seed}.json"
 
 
-def subset_hash(folder: Path, cell: Cell) -> str:
-    """SHA-256 of the positions, in the train split, that a cell trains on."""
-    order = json.loads(subset_file(folder, cell.seed).read_text(encoding="utf-8"))["order"]
-    return hashlib.sha256(json.dumps(order[: cell.size]).encode()).hexdigest()
+def write_subsets(path: Path, data: Images, seed: int, count: int) -> None:
+    """The manifest of a seed's nested subsets of up to ``count`` pictures; ``data`` have that seed."""
+    manifest = {
+        "data": data.description.name,
+        "manifest_hash": data.manifest_hash,
+        "seed": seed,
+        "order": data.nested_order[:count].tolist(),
+    }
+    write_atomically(path, lambda part: part.write_text(json.dumps(manifest), encoding="utf-8"))
+
+
+def subset_hash(path: Path, size: int) -> str:
+    """SHA-256 of the positions, in the train split, of the first ``size`` pictures that a manifest lists."""
+    order = json.loads(path.read_text(encoding="utf-8"))["order"]
+    return hashlib.sha256(json.dumps(order[:size]).encode()).hexdigest()
 
 
 def _config_hash(path: Path) -> str:
@@ -136,6 +152,6 @@ def _config_hash(path: Path) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
-def _is_of_place(option: str) -> bool:
+def is_of_place(option: str) -> bool:
     """Whether it says where data lie or what computes, which a test has to be told again."""
     return option.startswith(("--data.root=", "--trainer.accelerator="))

@@ -1,0 +1,81 @@
+"""Where the rows of a transfer study start, as a user writes them: data sets, and pretraining on one of them."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import NamedTuple
+
+import yaml
+
+from vit.commandline.overlays import packaged_names, resolve
+from vit.data import catalog
+
+SCRATCH, LONG = "scratch", "scratch-long"
+EACH = "*"
+
+
+class Place(NamedTuple):
+    """A data set by its own name, and the options of ``vit fit`` that reach it."""
+
+    name: str
+    options: tuple[str, ...]
+
+
+class Start(NamedTuple):
+    """How a row starts, as its table calls it: ``method`` on ``source``, None being the target's own pictures."""
+
+    row: str
+    method: str | None
+    source: str | None
+
+
+def places(asked: Sequence[str]) -> dict[str, Place]:
+    """Data sets by name: each ``data/NAME``, ``data/NAME=ROOT``, or a folder, table or file of arrays.
+
+    Raises:
+        ValueError: nothing there, or two of one name.
+    """
+    found: dict[str, Place] = {}
+    for text in asked:
+        place = _place(text)
+        if found.setdefault(place.name, place) != place:
+            raise ValueError(f"two data sets are called {place.name!r}: expected a name for each, got {text}")
+    return found
+
+
+def starts(rows: Sequence[str], methods: Mapping[str, object], sources: Sequence[str]) -> list[Start]:
+    """Rows in their order: ``scratch``, ``scratch-long``, ``METHOD``, ``METHOD@SOURCE``, ``METHOD@*`` on each source.
+
+    Raises:
+        ValueError: a row, method or source that is not there, or none.
+    """
+    found = [start for row in rows for start in _starts(row, methods, sources)]
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"expected at least one row and each once, got {', '.join(rows) or 'none'}")
+    return found
+
+
+def _starts(row: str, methods: Mapping[str, object], sources: Sequence[str]) -> list[Start]:
+    if row in (SCRATCH, LONG):
+        return [Start(row, None, None)]
+    method, at, source = row.partition("@")
+    if method not in methods:
+        known = [SCRATCH, LONG, *methods]
+        near = get_close_matches(method, known, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown row {row!r}: expected {', '.join(known)}, or METHOD@SOURCE{hint}")
+    if not at:
+        return [Start(row, method, None)]
+    if source != EACH and source not in sources:
+        raise ValueError(f"row {row!r}: expected one of the --sources {', '.join(sources) or '(none given)'}")
+    return [Start(f"{method}@{name}", method, name) for name in (sources if source == EACH else [source])]
+
+
+def _place(text: str) -> Place:
+    name, _, root = text.partition("=")
+    if name in packaged_names() and name.startswith("data/"):
+        options = dict(yaml.safe_load(resolve(name).read_text(encoding="utf-8"))["data"])
+        options |= {"root": root} if root else {}
+    else:
+        options = {"root": text}
+    described = catalog.describe(options.get("dataset"), options.get("root"))
+    return Place(described.name, tuple(f"--data.{option}={value}" for option, value in options.items()))
