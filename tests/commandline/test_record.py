@@ -11,9 +11,11 @@ from vit.commandline import record
 def test_a_record_names_no_place_of_this_machine() -> None:
     args = ["-c", "quickstart", "-c", "/home/me/a.yaml", "--data.root", "/home/me/photos", "--run=/scratch/a"]
     args += ["--model.init_from", "timm:vit_tiny_patch16_224", "--trainer.max_epochs", "3"]
+    args += ["--data.subset", "me/seed-0.json", "--model.init_args.teacher=../me/large"]
     assert record.shown("fit", args) == (
         "vit fit -c quickstart -c ... --data.root ... --run=... "
-        "--model.init_from timm:vit_tiny_patch16_224 --trainer.max_epochs 3"
+        "--model.init_from timm:vit_tiny_patch16_224 --trainer.max_epochs 3 "
+        "--data.subset ... --model.init_args.teacher=..."
     )
 
 

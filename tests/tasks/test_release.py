@@ -10,6 +10,13 @@ from vit.tasks.classify import Classifier
 from vit.tasks.ema import EMA
 from vit.tasks.release import Release
 
+CONFIG = """
+data: {root: /home/somebody/photos, seed: 3, subset: ../somebody/subsets/seed-0.json}
+model: {init_args: {init_from: runs/somebody/mae, teacher: somebody/large/, monitor: val/acc}}
+other: {init_args: {init_from: timm:timm/vit_tiny, save_dir: .}}
+list: [/a/b, 1]
+"""
+
 
 class Worsens(L.Callback):
     """A score that falls, so that the best checkpoint is not the last."""
@@ -19,7 +26,7 @@ class Worsens(L.Callback):
 
 
 def test_a_run_folder_is_the_bundle_of_its_best_averaged_weights(tiny_net, digits, trainer, tmp_path):
-    (tmp_path / "config.yaml").write_text("data: {root: /home/somebody/photos, seed: 3}\nlist: [/a/b, 1]\n")
+    (tmp_path / "config.yaml").write_text(CONFIG)
     callbacks = [Worsens(), EMA(0.5), Release(licence="CC0-1.0"), Checkpoints(monitor="score")]
     fitted, task = trainer(callbacks=callbacks), Classifier(tiny_net)
     fitted.fit(task, digits)
@@ -28,12 +35,14 @@ def test_a_run_folder_is_the_bundle_of_its_best_averaged_weights(tiny_net, digit
     assert_close({f"net.{name}": tensor for name, tensor in model.net.state_dict().items()}, best, rtol=0, atol=0)
     assert model.meta["metrics"]["best"] == {"score": 1.0, "step": 6, "epoch": 0}
     assert model.meta["config"] == {
-        "data": {"root": None, "dataset": "folder", "seed": 3},
+        "data": {"root": None, "dataset": "folder", "seed": 3, "subset": "seed-0.json"},
+        "model": {"init_args": {"init_from": "mae", "teacher": "large", "monitor": "val/acc"}},
+        "other": {"init_args": {"init_from": "timm:timm/vit_tiny", "save_dir": "."}},
         "list": ["b", 1],
     }
     assert model.meta["data"] == {"name": "digits", "manifest_hash": digits.manifest_hash, "num_train": 1295}
     assert model.meta["licence"] == "CC0-1.0"
-    assert str(tmp_path) not in (tmp_path / "model.json").read_text()
+    assert not [place for place in (str(tmp_path), "somebody") if place in (tmp_path / "model.json").read_text()]
 
     fitted.test(task, digits, verbose=False)
     assert "test" not in record(tmp_path)["metrics"], "those were the last weights, not the bundle's"

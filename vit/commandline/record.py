@@ -8,20 +8,10 @@ from vit import bundle
 from vit.commandline.overlays import packaged_names
 from vit.environment import environment
 from vit.files import write_atomically
+from vit.tasks.release import PLACES
 
 SITTINGS, SKIPPED, DATA = "fit.json", "skipped.json", "data.json"
-_PATHS = (
-    "-c",
-    "--config",
-    "--data.root",
-    "--data.subset",
-    "--run",
-    "--resume",
-    "--load",
-    "--record",
-    "--model.init_from",
-    "--model.teacher",
-)
+_PATHS = ("-c", "--config", "--run", "--resume", "--load", "--record")
 
 
 def add_sitting(folder: Path, command: str, seed: int, seconds: float, waited: float) -> None:
@@ -90,10 +80,11 @@ def shown(command: str, args: list[str]) -> str:
     words, place = ["vit", command], False
     for argument in args:
         flag, equals, value = argument.partition("=")
-        if equals and flag in _PATHS:
+        names_place = flag in _PATHS or (flag.startswith("--") and flag.rpartition(".")[2] in PLACES)
+        if equals and names_place:
             argument = f"{flag}={_without_place(value)}"
         words.append(_without_place(argument) if place else argument)
-        place = not equals and flag in _PATHS
+        place = not equals and names_place
     return " ".join(words)
 
 

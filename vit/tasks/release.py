@@ -22,6 +22,9 @@ from vit.tasks.ema import EMA
 from vit.tasks.task import Task
 from vit.tasks.wandb import Wandb
 
+PLACES = ("dirpath", "init_from", "pictures", "root", "save_dir", "subset", "teacher")
+"""Options that name a place on this machine, whichever part they belong to; a relative path tells of it, too."""
+
 
 @final
 class Release(L.Callback):
@@ -113,12 +116,15 @@ def _config(folder: Path) -> dict[str, Any]:
     return _without_paths(config)
 
 
-def _without_paths(value: Any) -> Any:
+def _without_paths(value: Any, option: str = "") -> Any:
+    """Of every path its last part; ``timm:NAME`` is no place."""
     if isinstance(value, dict):
-        return {key: _without_paths(item) for key, item in value.items()}
+        return {key: _without_paths(item, key) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_paths(item) for item in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        return [_without_paths(item, option) for item in value]
+    if not isinstance(value, str) or value.startswith("timm:"):
+        return value
+    return (Path(value).name or value) if option in PLACES or Path(value).is_absolute() else value
 
 
 def _holds(folder: Path, net: nn.Module) -> bool:
