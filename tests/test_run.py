@@ -277,12 +277,14 @@ def test_wandb_follows_a_run_offline(tmp_path: Path, monkeypatch) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="wandb")
         run.fit([*TINY, "-c", "logger/wandb", "--run", str(folder)])
+        run.fit(["--resume", str(folder), "--trainer.max_epochs", "3"])
         evaluate.test(["--load", str(folder)])
-    logs = sorted(folder.glob("wandb/offline-run-*/*.wandb"))
-    assert len(logs) == 2 and len({log.name for log in logs}) == 1  # one run to wandb, continued by the test
-    assert b"vit.models.ViT" in logs[0].read_bytes()  # the parsed config
-    assert b"torch.nn.Identity" not in logs[1].read_bytes()
-    assert b"test/acc" in logs[1].read_bytes() and b"test/acc" not in logs[0].read_bytes()
+    logs = sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns)
+    assert len(logs) == 3 and len({log.name for log in logs}) == 1  # one run to wandb, continued twice
+    fitted, resumed, tested = (log.read_bytes() for log in logs)
+    assert b"vit.models.ViT" in fitted and b"vit.models.ViT" in resumed  # the parsed config
+    assert b"torch.nn.Identity" not in tested
+    assert b"val/acc" in resumed and b"test/acc" in tested and b"test/acc" not in fitted + resumed
     assert "save_dir: ." in (folder / "config.yaml").read_text()
 
 
