@@ -60,7 +60,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def options(folder: Path, workers: int, *further: str) -> list[str]:
-    config = folder.parent / "cells.yaml"
+    config = folder.parent / f"cells-{os.getpid()}.yaml"  # two processes of one run would read what the other writes
     config.write_text(CONFIG)
     return ["-c", "model/vit_nano", "-c", str(config), f"--data.num_workers={workers}", "--run", str(folder), *further]
 

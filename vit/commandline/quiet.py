@@ -14,6 +14,7 @@ MESSAGES = (
     r"Checkpoint directory .* exists and is not empty",
     r"You defined a `validation_step` but have no `val_dataloader`",  # val_fraction 0 says so already
     r"Precision bf16-mixed is not supported by the model summary",
+    r"Grad strides do not match bucket view strides",  # of a 1-channel patch embedding, several processes
     r"You're resuming from a checkpoint that ended before the epoch ended",  # our loader knows its place
     r"Due to `class_path` change|Due to class_path change",  # a model overlay replaces the model
 )
@@ -21,16 +22,22 @@ MESSAGES = (
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within: no informational lines from Lightning and none of the warnings in `MESSAGES`. All others come through."""
+    """Within: no informational lines from Lightning, none of the warnings in `MESSAGES`, one line for any other."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
-    levels = [logger.level for logger in loggers]
+    levels, layout = [logger.level for logger in loggers], warnings.formatwarning
     with warnings.catch_warnings():
         for message in MESSAGES:
             warnings.filterwarnings("ignore", message=message)
         for logger in loggers:
             logger.setLevel(logging.WARNING)
+        warnings.formatwarning = _line
         try:
             yield
         finally:
+            warnings.formatwarning = layout
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+def _line(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    return f"vit: warning: {' '.join(str(message).split())}\n"
