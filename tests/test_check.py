@@ -51,7 +51,7 @@ def test_a_known_set_and_what_cannot_be_checked(capsys: pytest.CaptureFixture[st
     assert "digits: 1,797 pictures" in capsys.readouterr().out
     for args, words in (
         (["scenes_shape"], "scenes_shape is generated"),
-        ([], "expected vit check DATA"),
+        ([], "[--strict], got nothing"),
         (["absent"], "found nothing"),
     ):
         assert cli.main(["check", *args]) == 2

@@ -35,7 +35,8 @@ def main(args: list[str]) -> int:
     strict = "--strict" in args
     (json_file, picture), rest = take([argument for argument in args if argument != "--strict"], "--json", "--picture")
     if len(rest) != 1:
-        raise ValueError(f"expected vit check DATA [--json FILE] [--picture FILE] [--strict], got {' '.join(rest)}")
+        got = " ".join(rest) or "nothing"
+        raise ValueError(f"expected vit check DATA [--json FILE] [--picture FILE] [--strict], got {got}")
     found = survey(rest[0])
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, soft_wrap=True)
     _say(found, console)

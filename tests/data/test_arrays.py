@@ -50,7 +50,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"train_images": images(2, 3, 3)}, "train_labels is not there"),
+        ({"train_images": images(2, 3, 3)}, "train_labels, found train_images$"),
         (
             {"train_images": images(2, 3), "train_labels": np.arange(2)},
             r"train_images \(n h w\) or \(n h w c\), got \(2, 3\)",

@@ -85,7 +85,18 @@ def test_counts_and_facts(root: Path):
 
 def test_what_cannot_be_read_is_named(root: Path):
     (bad,) = surveyed(root)[0].unreadable
-    assert bad.name == "train/c/0.png" and "the file is none of them" in bad.error and not bad.pixels
+    assert bad.name == "train/c/0.png" and bad.error.startswith("expected a picture (JPEG, ") and not bad.pixels
+
+
+def test_an_array_is_read_as_training_reads_it(tmp_path: Path):
+    arrays = {"a/0": np.ones((4, 5, 7)), "a/1": np.zeros(5), "b/0": np.zeros((4, 5)), "b/1": -np.ones((4, 5, 7))}
+    for name, array in arrays.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / name, array)
+    found, _ = surveyed(tmp_path)
+    assert {picture.mode for picture in found.seen} == {"float64 (7 channels)", "float64 (1 channels)", ""}
+    flat, negative = sorted(picture.error.partition("expected ")[2] for picture in found.unreadable)
+    assert (flat, negative) == ("numbers (h w) or (h w c), got float64 (5,)", "values within 0..65535, got -1..-1")
 
 
 def test_duplicates_by_pixel_leaks_and_conflicts(root: Path):
@@ -129,4 +140,4 @@ def test_arrays(tmp_path: Path):
         seen = look_at(listing.splits, listing.root, lambda: None, pool)
     found = Survey("some", listing.classes, tuple(listing.splits), seen, {})
     assert [[picture.name for picture in group] for group in found.leaks] == [["#0", "#0"]]
-    assert found.seen[0].size == (5, 4) and found.seen[0].mode == "uint8 of 3"
+    assert found.seen[0].size == (5, 4) and found.seen[0].mode == "uint8 (3 channels)"

@@ -161,7 +161,7 @@ def show(predictions: Sequence[Predicted], longest: int = 20) -> None:
     console = Console()
     console.print(table)
     if len(predictions) > longest:
-        console.print(f"and {len(predictions) - longest} more pictures: --out predictions.csv keeps all")
+        console.print(f"and {len(predictions) - longest} more pictures: the file that --out names has all")
     if broken:
         console.print(f"{len(broken)} of {len(broken) + len(predictions)} pictures cannot be read:")
     for prediction in broken[:longest]:

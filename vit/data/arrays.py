@@ -58,8 +58,8 @@ def _read(path: Path, modified: int, size: int) -> Listing:
             held = {name: file[name] for name in file.files if name.endswith(("_images", "_labels", "classes"))}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: cannot be read as npz of plain arrays: {error}") from error
-    if absent := [name for name in ("train_images", "train_labels") if name not in held]:
-        raise ValueError(f"{path}: expected train_images and train_labels, {' and '.join(absent)} is not there")
+    if not {"train_images", "train_labels"} <= held.keys():
+        raise ValueError(f"{path}: expected train_images and train_labels, found {shown(list(held)) or 'neither'}")
     found = {split: _split(path, split, held) for split in SPLITS if f"{split}_images" in held}
     numbers = np.unique(found["train"].labels)
     if len(numbers) < 2:

@@ -183,7 +183,7 @@ def _look(seen: Seen, picture: Path | np.ndarray) -> Seen:
 
 def _array(seen: Seen, picture: np.ndarray) -> Seen:
     height, width, *channels = picture.shape
-    mode = f"{picture.dtype} of {channels[0] if channels else 1}"
+    mode = f"{picture.dtype} ({channels[0] if channels else 1} channels)"
     digest = hashlib.sha256(f"{picture.dtype} {picture.shape}".encode() + picture.tobytes()).hexdigest()
     return seen._replace(size=(width, height), mode=mode, file=digest, pixels=digest)
 
@@ -193,12 +193,13 @@ def _file(seen: Seen, path: Path) -> Seen:
         content = path.read_bytes()
         if path.suffix.lower() == ".npy":
             array = np.load(path, allow_pickle=False)
+            decode(path, array.shape[2] if array.ndim == 3 else 1)
             return _array(seen, array)._replace(file=hashlib.sha256(content).hexdigest())
         (image,) = decode(path, 3)
         with Image.open(path, formats=FORMATS) as header:
             size, mode = header.size, f"{header.format} {header.mode}"
     except (OSError, ValueError) as error:
-        return seen._replace(error=" ".join(str(error).split()))
+        return seen._replace(error=" ".join(str(error).removeprefix(f"{path}: ").split()))
     digest = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
     return seen._replace(size=size, mode=mode, file=hashlib.sha256(content).hexdigest(), pixels=digest)
 
