@@ -45,7 +45,7 @@ def test_a_test_leaves_its_pictures_and_a_page(folder: Path) -> None:
 def test_the_mistakes_are_the_surest_ones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr("vit.tasks.pictures.plots.samples", lambda pictures, titles: drawn.append((pictures, titles)))
-    monkeypatch.setattr("vit.tasks.pictures._write", lambda figure, path: None)
+    monkeypatch.setattr("vit.tasks.pictures.write_picture", lambda figure, path: None)
     evaluate.test(["--load", str(folder)])
     ((pictures, titles),) = drawn
     assert pictures.shape == (24, 8, 8, 1) and pictures.dtype == "uint8" and len(titles) == 24

@@ -72,7 +72,7 @@ def _read(argument: str) -> dict[str, Any]:
 
 def _options(args: list[str]) -> Iterator[tuple[str, str]]:
     """Options with their values, written either way."""
-    for argument, following in zip(args, [*args[1:], ""], strict=True):
+    for argument, following in zip(args, [*args, ""][1:], strict=True):
         option, equals, value = argument.partition("=")
         if option.startswith("--"):
             yield option, value if equals else following
