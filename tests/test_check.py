@@ -28,7 +28,7 @@ def test_the_report(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     table, sheet = tmp_path / "check.json", tmp_path / "samples.png"
     assert cli.main(["check", str(root), "--json", str(table), "--picture", str(sheet)]) == 0
     said = capsys.readouterr().out
-    assert "data: 20 pictures" in said and "dög [x]" in said and "width x height: 12x9 to 12x9" in said
+    assert "data: 20 pictures" in said and "│ dög [x] │ 2 " in said and "width x height: 12x9 to 12x9" in said
     assert "smallest class to train on: dög [x], 2; the largest has 4.5 times as many" in said
     assert "same picture in several splits (leak): 1\n  train/cat/3.png (train), test/cat/0.png (test)" in said
     assert "unreadable: none" in said and "same picture in several classes: none" in said

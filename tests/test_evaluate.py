@@ -19,6 +19,7 @@ from vit import cli, evaluate, run
 from vit.commandline.predictions import Predicted
 from vit.commandline.trained import open_trained
 from vit.data import catalog
+from vit.export import export
 
 
 def test_test_reports_accuracy_n_and_interval(folder: Path) -> None:
@@ -99,6 +100,10 @@ def test_a_bundle_alone_is_enough(folder: Path, tmp_path: Path) -> None:
         shutil.copy(folder / name, bundle / name)
     assert evaluate.test(["--load", str(bundle)])["acc"] == evaluate.test(["--load", str(folder)])["acc"]
     assert evaluate.validate(["--load", str(bundle)]) == evaluate.validate(["--load", str(folder)])
+    file = tmp_path / "file" / "model.safetensors"
+    export(vit.load(folder, "cpu"), "safetensors", file)
+    assert evaluate.test(["--load", str(file)])["acc"] == evaluate.test(["--load", str(folder)])["acc"]
+    assert (file.parent / "test.json").is_file()
 
 
 def test_options_override_what_is_stored(folder: Path, tmp_path: Path) -> None:

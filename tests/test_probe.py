@@ -59,7 +59,10 @@ def test_a_bundle_made_in_python_needs_its_data_named(tmp_path: Path) -> None:
         (["{run}", "--draws", "two"], "--draws expects a number, got 'two'"),
         (["{run}", "--draws", "1"], "an interval takes at least 2 draws, got 1"),
         (["{run}", "--on", "train"], "--on expects test or val, got 'train'"),
-        (["{run}", "--shots", "500"], "500 shots of each class: expected as many of class 0, got 128"),
+        (
+            ["{run}", "--shots", "500"],
+            "500 shots of each class: expected as many of class 8, got 125; --shots takes fewer",
+        ),
         (["{run}", "--data.rooot", "x"], "--data.rooot: no such option; did you mean '--data.root'?"),
         (["{run}", "--data.channels", "3"], "the model takes pictures of 1 channels, got 3"),
         (["gone"], "no model 'gone'"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -72,9 +73,10 @@ def _place(data: str) -> tuple[str | None, str | None]:
 
 
 def _say(found: Survey, console: Console) -> None:
-    table = Table("class", *found.splits, title=f"{found.name}: {len(found.seen):,} pictures", title_justify="left")
+    title = f"{escape(found.name)}: {len(found.seen):,} pictures"
+    table = Table("class", *found.splits, title=title, title_justify="left")
     for label, name in enumerate(found.classes[:MOST_ROWS]):
-        table.add_row(name, *(f"{found.counts[split][label]:,}" for split in found.splits))
+        table.add_row(escape(name), *(f"{found.counts[split][label]:,}" for split in found.splits))
     if len(found.classes) > MOST_ROWS:
         table.add_row(f"and {len(found.classes) - MOST_ROWS:,} more classes")
     table.add_section()

@@ -61,6 +61,7 @@ def probe(args: list[str]) -> dict[str, Any]:
         data = _data(trained, args)
         net = trained.net.to("cuda" if torch.cuda.is_available() else "cpu")
         data.setup("fit")
+        _check_shots(max(counts), data)
         train, labels = gathered(net, data.excerpt("train", data.num_train))
         if split == "test":
             data.setup("test")
@@ -118,6 +119,17 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--config", action="config", help="YAML with a part `data`; -c NAME takes a packaged one")
     parser.add_class_arguments(Images, "data")
     return parser
+
+
+def _check_shots(most: int, data: Images) -> None:
+    """Before the features are computed, and by the class's name."""
+    smallest = int(data.class_counts.argmin())
+    there = int(data.class_counts[smallest])
+    if there < most:
+        name = data.classes[smallest]
+        raise ValueError(
+            f"{most} shots of each class: expected as many of class {name}, got {there}; --shots takes fewer"
+        )
 
 
 def _shots(given: str | None) -> tuple[int, ...]:

@@ -39,13 +39,13 @@ OUR_OPTIONS = {
         "run": "folder for all that the run leaves (default: runs/<time>-<name>)",
         "resume": "folder of an interrupted run to continue",
     },
-    "validate": {"load": "run folder, bundle folder or .ckpt of a run"},
+    "validate": {"load": "run folder, bundle folder, .safetensors of vit export, or .ckpt of a run"},
     "test": {
-        "load": "run folder, bundle folder or .ckpt of a run",
+        "load": "run folder, bundle folder, .safetensors of vit export, or .ckpt of a run",
         "record": "append the result and how the model was trained to this .jsonl file",
     },
     "predict": {
-        "load": "run folder, bundle folder or .ckpt of a run",
+        "load": "run folder, bundle folder, .safetensors of vit export, or .ckpt of a run",
         "out": "file for the predictions, .csv or .json (default: only a table on the terminal)",
         "include": "logits (in the order of the model's classes), embeddings (what its last linear map sees), or both: "
         "further columns of --out, or lists in .json",

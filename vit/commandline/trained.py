@@ -1,4 +1,4 @@
-"""MODEL on a command line: a run folder, a bundle folder or a checkpoint of a run, with all it knows of itself."""
+"""MODEL on a command line: a run folder, a bundle or its one file, or a checkpoint of a run, with all it knows."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,19 +68,22 @@ def open_trained(model: str) -> Trained:
         if folder is None:
             raise ValueError(f"{path} lies in no run folder: expected {CONFIG} in a folder above it")
         return _from_checkpoint(folder, path)
+    if path.suffix == ".safetensors" and path.is_file() and not path.with_name(bundle.RECORD).is_file():
+        return _from_bundle(path.parent, path)
     folder = path.parent if path.name in (bundle.RECORD, bundle.WEIGHTS) else path
     if not folder.is_dir():
-        raise ValueError(f"no model {model!r}: expected a run folder, a bundle folder or a .ckpt file{nearby(folder)}")
+        raise ValueError(f"no model {model!r}: expected a run folder, a bundle or a .ckpt file{nearby(folder)}")
     if (folder / bundle.RECORD).is_file():
-        return _from_bundle(folder)
+        return _from_bundle(folder, folder)
     checkpoint = next((folder / name for name in (BEST, LAST) if (folder / name).is_file()), None)
     if checkpoint is None or not (folder / CONFIG).is_file():
         raise ValueError(f"no model in {folder}: expected {bundle.RECORD} and {bundle.WEIGHTS}, or a run's checkpoints")
     return _from_checkpoint(folder, checkpoint)
 
 
-def _from_bundle(folder: Path) -> Trained:
-    model = bundle.load(folder, device="cpu")
+def _from_bundle(folder: Path, path: Path) -> Trained:
+    """Of a bundle, or of the one file in its place; results of a test go to ``folder``."""
+    model = bundle.load(path, device="cpu")
     config = _config(folder) if (folder / CONFIG).is_file() else model.meta.get("config") or {}
     manifest_hash = model.meta.get("data", {}).get("manifest_hash")
     return Trained(folder, None, model.net, model.classes, model.preprocessing, config, manifest_hash)
