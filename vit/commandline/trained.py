@@ -84,7 +84,7 @@ def open_trained(model: str) -> Trained:
 def _from_bundle(folder: Path, path: Path) -> Trained:
     """Of a bundle, or of the one file in its place; results of a test go to ``folder``."""
     model = bundle.load(path, device="cpu")
-    config = _config(folder) if (folder / CONFIG).is_file() else model.meta.get("config") or {}
+    config = _config(folder) if path == folder and (folder / CONFIG).is_file() else model.meta.get("config") or {}
     manifest_hash = model.meta.get("data", {}).get("manifest_hash")
     return Trained(folder, None, model.net, model.classes, model.preprocessing, config, manifest_hash)
 
