@@ -152,8 +152,10 @@ class Stages:
     def origin(self, name: str) -> Origin:
         return next(origin for origin in self.origins if origin.name == name)
 
-    def pretraining(self) -> Iterator[Cell]:
-        """Seed by seed, that of tuning first."""
+    def first(self) -> Iterator[Cell]:
+        """What waits for nothing: the tuning of fresh nets, the longest first, and every pretraining, seed by seed."""
+        fresh = [cell for cell in self.tuning() if self.entry(cell.arm).origin is None]
+        yield from sorted(fresh, key=lambda cell: -self.steps(cell)[0])
         for seed in (TUNE_SEED, *self.seeds):
             yield from (self.stage_one(origin.name, seed) for origin in self.origins)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -26,11 +27,13 @@ def main(args: list[str]) -> int:
     options = parse(args, Transfer)
     environment.commit()  # of the code that the workers, forked later, will run
     torch.set_num_threads(1)  # a process that has started a thread pool cannot be forked
+    for name in ("sklearn.linear_model", "sklearn.neighbors"):  # of the probes, imported once for all workers
+        import_module(name)
     settings = options.settings
     cuda = torch.cuda.is_available()
     workers = settings.workers or (2 if cuda else cores())
     with quiet():
-        planned = plan(*options)
+        planned = plan(settings, options.configs, options.options)
     study = planned.study
     folder = Path(settings.out or f"runs/transfer-{study.entries[0].target}")
     if settings.dry_run:
@@ -41,9 +44,10 @@ def main(args: list[str]) -> int:
         shape = f"--data.img_size={list(study.img_size)}", f"--data.channels={study.channels}"
         runner = TwoStage(study, folder, (*options.options, *shape), planned.places, {})
         job = Job(runner, book, workers, cuda, settings.retry_failed)
-        cells = [cell for cells in (study.pretraining(), study.tuning(), study.runs()) for cell in job.left(cells)]
+        cells = job.left(_cells(study))
         with Live(cells, workers, lambda cell: study.steps(cell)[0]) as live:
-            failed = job.do(study.pretraining(), live) + job.do(study.tuning(), live)
+            failed = job.do(study.first(), live)
+            failed += job.do((cell for cell in study.tuning() if study.entry(cell.arm).origin is not None), live)
             chosen = {entry.name: _chosen(study, book, entry.name) for entry in study.entries}
             failed += replace(job, runner=replace(runner, chosen=chosen)).do(study.runs(), live)
         transfer_report.say(folder)
@@ -81,17 +85,23 @@ def _say(planned: TransferPlan, folder: Path, workers: int, device: str) -> None
     opened = next(iter(planned.targets.values()))
     step, _ = estimate.seconds(opened.net(), shape_of(opened.data), study.batch_size, study.precision, device)
     total = 0.0
-    for name, cells in (("pretrain", study.pretraining()), ("tune", study.tuning()), ("run", study.runs())):
-        left: list[Cell] = [cell for cell in cells if cell.key not in book]
+    cells = [cell for cell in _cells(study) if cell.key not in book]
+    for kind in ("pretrain", "tune", "run"):
+        left = [cell for cell in cells if cell.kind == kind]
         pictures = sum(study.steps(cell)[0] * _batch_size(study, cell) for cell in left)
         total += pictures / study.batch_size * step
-        print(f"{name:<9}{len(left):>5} to do, {pictures:>12,} pictures to train on")
+        print(f"{kind:<9}{len(left):>5} to do, {pictures:>12,} pictures to train on")
     for entry in study.entries:
         print(f"{entry.name}: {entry.steps:,} steps on {study.labels:,} labels, from {entry.origin or 'a fresh net'}")
     for refused in study.refused:
         print(f"left out: {refused['reason']}")
     at_once = 1 if device == "cuda" else workers
     print(f"at most about {total / 60 / at_once:.0f} minutes of training steps with {workers} at once on {device}")
+
+
+def _cells(study: Stages) -> list[Cell]:
+    """All of them, each once."""
+    return list(dict.fromkeys([*study.first(), *study.tuning(), *study.runs()]))
 
 
 def _batch_size(study: Stages, cell: Cell) -> int:

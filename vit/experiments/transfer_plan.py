@@ -141,8 +141,8 @@ def plan(settings: Transfer, configs: Sequence[str], options: Sequence[str]) -> 
     targets, sources = places(settings.targets), places(settings.sources)
     known = places([*settings.targets, *settings.sources])
     asked = starts(settings.rows, settings.methods, list(sources))
-    first, host = next(iter(targets)), [settings.host, settings.fit, configs]
-    shape = parse(*host, (*options, *known[first].options))
+    first = next(iter(targets))
+    shape = parse(settings.host, settings.fit, configs, (*options, *known[first].options))
     seen = shape.parser.instantiate(shape.config.clone()).data.preprocessing
     size = list(seen.img_size)
     desk = _Desk(settings, known, configs, (*options, f"--data.img_size={size}", f"--data.channels={seen.channels}"))

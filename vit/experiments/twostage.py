@@ -22,7 +22,7 @@ from vit.experiments.grid import Cell, of_length
 from vit.experiments.grid import settings as settings_of
 from vit.experiments.runner import SHARED, check_data, is_of_place, log_file, provenance, subset_file, subset_hash
 from vit.experiments.stages import Stages
-from vit.experiments.starts import Place
+from vit.experiments.starts import LONG, Place
 from vit.tasks.start import begin
 
 PRETRAIN = "pretrain.yaml"
@@ -90,7 +90,12 @@ class TwoStage:
                 *(option for option in self.options if is_of_place(option)),
             ]
             tested = evaluate.test(["--load", str(path), *again])
-            found |= {"acc": tested["acc"], "loss": tested["loss"], "n_test": tested["n"], "probe": probed(args, start)}
+            found |= {
+                "acc": tested["acc"],
+                "loss": tested["loss"],
+                "n_test": tested["n"],
+                "probe": None if entry.row == LONG else probed(args, start),
+            }
         subsets = subset_file(self.folder / "subsets" / entry.target, cell.seed)
         return self._row(cell, entry.target, found, self.study.batch_size) | {
             "subset_hash": subset_hash(subsets, cell.size)
