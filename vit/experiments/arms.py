@@ -3,7 +3,7 @@
 import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -26,12 +26,25 @@ class Candidate:
         dial: option that widens or narrows the net, None for a net that is taken as it is.
         low: smallest value of the dial.
         high: largest value of the dial.
+        pretrain: overlays of ``vit fit`` that make a pretraining task of it, done once for each seed on all training
+            pictures, labels ignored; its runs start from there.
+        pretrain_amount: steps of pretraining.
+        pretrain_options: further options of pretraining, such as model.optimizer.lr.
     """
 
     configs: list[str]
     dial: str | None = None
     low: float = 0.05
     high: float = 8.0
+    pretrain: list[str] = field(default_factory=list)
+    pretrain_amount: int = 0
+    pretrain_options: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if bool(self.pretrain) != (self.pretrain_amount > 0):
+            raise ValueError(
+                f"a candidate is pretrained by overlays and for steps, got {self.pretrain} and {self.pretrain_amount}"
+            )
 
 
 def select(names: Sequence[str], candidates: Mapping[str, Candidate]) -> dict[str, Candidate]:
@@ -75,7 +88,12 @@ def matched(
         if reference is not None and match != "none":
             count = parameters if match == "parameters" else partial(macs, shape=shape)
             options = turned(name, candidate, build, count, Goal.of(reference, match))
-        arms[name] = arm(name, candidate.configs, build, shape, options)
+        arms[name] = replace(
+            arm(name, candidate.configs, build, shape, options),
+            pretrain=tuple(candidate.pretrain),
+            pretrain_amount=candidate.pretrain_amount,
+            pretrain_options=candidate.pretrain_options,
+        )
     return tuple(arms[name] for name in candidates)
 
 

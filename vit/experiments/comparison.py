@@ -137,7 +137,7 @@ class Comparison:
             "study": "mechanisms",
             "version": VERSION,
             **grid,
-            "arms": [{**arm, **entries[arm["name"]]} for arm in grid["arms"]],
+            "arms": [{**arm.to_dict(), **entries[arm.name]} for arm in self.grid.arms],
             "train_size": self.grid.tune_size,
             "vary": self.vary,
             "host": self.host,

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from vit import environment
 from vit.commandline.quiet import quiet
 from vit.experiments import estimate, ledger, report
-from vit.experiments.grid import Cell, Study, best_trial, steps_of
+from vit.experiments.grid import Cell, Study, best_trial
 from vit.experiments.job import Job, cores, describe, say_failed
 from vit.experiments.ledger import Ledger
 from vit.experiments.live import Live
@@ -39,7 +38,7 @@ def main(args: list[str]) -> int:
         if before:
             ledger.continues(before, study.to_dict(), folder)
         book = Ledger(folder, ledger.fingerprint(study.to_dict()))
-        left = [cell for cell in (*study.tuning(), *study.runs()) if cell.key not in book]
+        left = [cell for cell in _cells(study) if cell.key not in book]
         torch.set_num_threads(max(1, cores() // workers))
         print(estimate.table(planned, left, workers, "cuda" if cuda else "cpu"))
         return 0
@@ -47,8 +46,8 @@ def main(args: list[str]) -> int:
         describe(folder, planned)
         runner = Runner(study, folder, options.options, {})
         job = Job(runner, book, workers, cuda, settings.retry_failed)
-        with Live([*job.left(study.tuning()), *job.left(study.runs())], workers, partial(_steps, study)) as live:
-            failed = job.do(study.tuning(), live)
+        with Live(job.left(_cells(study)), workers, lambda cell: study.steps(cell)[0]) as live:
+            failed = job.do(study.pretraining(), live) + job.do(study.tuning(), live)
             chosen = {arm.name: _chosen(study, book, arm.name) for arm in study.arms}
             failed += replace(job, runner=replace(runner, chosen=chosen)).do(study.runs(), live)
         report.say(folder, settings.size)
@@ -65,5 +64,5 @@ def _chosen(study: Study, book: Ledger, arm: str) -> Mapping[str, float]:
         ) from error
 
 
-def _steps(study: Study, cell: Cell) -> int:
-    return steps_of(study, cell.size)[0]
+def _cells(study: Study) -> list[Cell]:
+    return [*study.pretraining(), *study.tuning(), *study.runs()]

@@ -7,7 +7,7 @@ from torch import nn
 
 from vit.analysis.cost import inference, training
 from vit.analysis.cost import seconds as seconds_of
-from vit.experiments.grid import Cell, Study, steps_of
+from vit.experiments.grid import Cell, Study
 from vit.experiments.recipe import Plan, shape_of
 
 PROBES = 3
@@ -58,6 +58,6 @@ def _time(work: Callable[[], None], device: str) -> float:
 
 
 def _run_seconds(study: Study, cell: Cell, step: float, picture: float) -> float:
-    steps, _ = steps_of(study, cell.size)
+    steps, _ = study.steps(cell)
     evaluated = study.data["validation"] + (study.data["test"] if cell.kind == "run" else 0)
     return steps * step + evaluated * picture

@@ -28,7 +28,7 @@ DATA_SIZE = Kind(
     version=1,
     needed=("arms", "sizes", "seeds", "budget", "amount", "match", "precision", "tune_size", "trials", "data"),
     allowed=_allowed,
-    accuracy={"run": "acc", "tune": "val_acc"},
+    accuracy={"pretrain": "", "run": "acc", "tune": "val_acc"},
 )
 Grid = defaultdict[tuple[str, int], dict[int, float]]
 """Test accuracies by (arm, size) and seed."""
@@ -111,6 +111,12 @@ class Findings:
     def missing(self) -> int:
         """Runs of the grid without a row yet, those in another precision among them."""
         return sum(row.missing for row in (*self.cells, *self.precisions))
+
+    def pretraining_minutes(self, arm: str) -> float | None:
+        """Median of what an arm's runs cost before they begin."""
+        rows = [row for row in self.done if (row["kind"], row["arm"]) == ("pretrain", arm)]
+        seconds = _median(row.get("fit_seconds") for row in rows)
+        return None if seconds is None else seconds / 60
 
     def cell(self, arm: str, size: int) -> Cell:
         return next(cell for cell in self.cells if (cell.arm, cell.size) == (arm, size))

@@ -1,7 +1,7 @@
 """The grid as data: what is studied, the cells it consists of, and the command line that runs a cell."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +24,9 @@ class Arm:
         options: further options of ``vit fit``, by name: those that match the arms to each other.
         parameters: trainable numbers.
         macs: multiply-adds of one picture's forward pass.
+        pretrain: overlays that make a pretraining task of it, none for an arm that starts fresh.
+        pretrain_amount: steps of pretraining, on all training pictures, labels ignored.
+        pretrain_options: further options of pretraining.
     """
 
     name: str
@@ -31,6 +34,14 @@ class Arm:
     options: Mapping[str, float]
     parameters: int
     macs: int
+    pretrain: tuple[str, ...] = ()
+    pretrain_amount: int = 0
+    pretrain_options: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nothing of pretraining where there is none."""
+        values = asdict(self)
+        return values if self.pretrain else {name: values[name] for name in values if not name.startswith("pretrain")}
 
 
 class Cell(NamedTuple):
@@ -88,11 +99,26 @@ class Study:
     batch_size: int
 
     def to_dict(self) -> dict[str, Any]:
-        return {"study": "data-size", "version": VERSION, **asdict(self)}
+        arms = [arm.to_dict() for arm in self.arms]
+        return {"study": "data-size", "version": VERSION, **asdict(self), "arms": arms}
 
     def arm(self, name: str) -> Arm:
         (arm,) = (arm for arm in self.arms if arm.name == name)
         return arm
+
+    def pretraining(self) -> Iterator[Cell]:
+        """Of each arm that has one, seed by seed: a pretraining never sees the validation pictures of its seed."""
+        for seed in (*([TUNE_SEED] if self.trials else []), *self.seeds):
+            yield from (self.stage_one(arm.name, seed) for arm in self.arms if arm.pretrain)
+
+    def stage_one(self, arm: str, seed: int) -> Cell:
+        """The pretraining of a seed, whatever is finetuned from it."""
+        return Cell("pretrain", arm, self.data["train"], seed, self.precision)
+
+    def steps(self, cell: Cell) -> tuple[int, int]:
+        """Optimiser steps of a cell, and of one of its epochs."""
+        steps, per_epoch = steps_of(self, cell.size)
+        return (self.arm(cell.arm).pretrain_amount if cell.kind == "pretrain" else steps), per_epoch
 
     def tuning(self) -> Iterator[Cell]:
         """The runs that choose each arm's learning rate and weight decay, on validation pictures only."""
@@ -115,7 +141,7 @@ VERSION = 1
 
 def arguments(study: Study, cell: Cell, chosen: Mapping[str, float]) -> list[str]:
     """Options of ``vit fit`` that make a cell, on top of the overlays of its arm and of the study."""
-    return [*of_length(cell, *steps_of(study, cell.size)), *settings(chosen), *as_options(study.arm(cell.arm).options)]
+    return [*of_length(cell, *study.steps(cell)), *settings(chosen), *as_options(study.arm(cell.arm).options)]
 
 
 def of_length(cell: Cell, steps: int, per_epoch: int) -> list[str]:

@@ -9,7 +9,7 @@ from vit.commandline.quiet import quiet
 from vit.experiments import estimate, ledger, tradeoff_report
 from vit.experiments.admission import compare
 from vit.experiments.comparison import Comparison, Mechanisms
-from vit.experiments.grid import Cell, steps_of
+from vit.experiments.grid import Cell
 from vit.experiments.job import Job, cores, describe, say_failed
 from vit.experiments.ledger import Ledger
 from vit.experiments.live import Live
@@ -41,7 +41,7 @@ def main(args: list[str]) -> int:
             failed = timings.do(study.timings(), live)
         runner = Runner(study.grid, folder, options.options, {arm.name: {} for arm in study.grid.arms})
         runs = Job(runner, book, workers, cuda, settings.retry_failed)
-        with Live(runs.left(study.runs()), workers, lambda cell: steps_of(study.grid, cell.size)[0]) as live:
+        with Live(runs.left(study.runs()), workers, lambda cell: study.grid.steps(cell)[0]) as live:
             failed += runs.do(study.runs(), live)
         tradeoff_report.say(folder)
     return say_failed(failed, folder)

@@ -1,10 +1,13 @@
 """From what a user asks of ``vit study data-size`` to the grid it means."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
+from jsonargparse import ArgumentError
+
+from vit.commandline.errors import one_line
 from vit.commandline.options import choose_accelerator, default_precision
 from vit.data.module import Images
 from vit.experiments import arms
@@ -130,11 +133,28 @@ def plan(settings: DataSize, configs: Sequence[str], options: Sequence[str]) -> 
         trials=tuple(settings.trials),
         fit=settings.fit,
         configs=tuple(configs),
-        recipes={name: recipe_hash(cli) for name, cli in parsed.items()},
+        recipes={name: recipe_hash(cli) for name, cli in parsed.items()}
+        | _pretrained(candidates, settings, configs, options),
         data=facts(data),
         batch_size=data.batch_size,
     )
     return Plan(study, parsed)
+
+
+def _pretrained(
+    candidates: Mapping[str, Candidate], settings: DataSize, configs: Sequence[str], options: Sequence[str]
+) -> dict[str, str]:
+    """Hashes of the pretrainings' whole configurations; a method that refuses the net says so now (ValueError)."""
+    found = {}
+    for name, candidate in candidates.items():
+        if candidate.pretrain:
+            cli = parse([*candidate.configs, *candidate.pretrain], settings.fit, configs, options)
+            try:
+                net_of(cli, {})
+            except (ArgumentError, ValueError) as error:
+                raise ValueError(f"arm {name}: {one_line(error)}") from error
+            found[f"{name} pretraining"] = recipe_hash(cli)
+    return found
 
 
 def _sizes(asked: Sequence[int] | None, data: Images) -> tuple[int, ...]:

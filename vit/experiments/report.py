@@ -97,6 +97,7 @@ def page(found: Findings, picture: bytes | None, size: int | None = None) -> str
         "crossings": [advice.crossing_sentence(pair, found.differences) for pair in found.pairs],
         "power": _power(found.differences),
         "matched": MATCHED.get(found.study["match"], found.study["match"]),
+        "pretraining": {arm: found.pretraining_minutes(arm) for arm in found.arms},
         "missing": [row for row in (*found.cells, *found.precisions) if row.missing],
         "setting": frame.setting(found.done),
         "smallest": found.study["sizes"][0],

@@ -16,7 +16,7 @@ from vit import bundle, evaluate, run
 from vit.commandline import record
 from vit.commandline.runfolder import CONFIG
 from vit.data.module import Images
-from vit.experiments.grid import Cell, Study, arguments, steps_of
+from vit.experiments.grid import Cell, Study, arguments, as_options
 from vit.files import write_atomically
 
 SHARED = "shared.yaml"
@@ -49,16 +49,31 @@ class Runner:
             rmtree(path)
         os.environ.update(WANDB_RUN_GROUP=self.folder.resolve().name, WANDB_JOB_TYPE=cell.kind)
         began, started = time.monotonic(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        settings = self.study.trials[cell.trial] if cell.trial is not None else self.chosen[cell.arm]
-        overlays = [*self.study.arm(cell.arm).configs, str(self.folder / SHARED), *self.study.configs]
-        args = [word for name in overlays for word in ("-c", name)]
-        metrics = run.fit([*args, *self.options, *arguments(self.study, cell, settings), "--run", str(path)]).metrics
+        settings = self._settings(cell)
+        metrics = run.fit([*self._arguments(cell, settings), "--run", str(path)]).metrics
         again = [f"--trainer.precision={cell.precision}", *(option for option in self.options if is_of_place(option))]
         tested = evaluate.test(["--load", str(path), *again]) if cell.kind == "run" else {}
         check_data(path, self.study.data["manifest_hash"])
         row = self._row(cell, settings, metrics, tested)
         rmtree(path / "checkpoints", ignore_errors=True)
         return {**row, "started": started, "seconds": round(time.monotonic() - began, 1)}
+
+    def _settings(self, cell: Cell) -> Mapping[str, float]:
+        if cell.kind == "pretrain":
+            return {}
+        return self.study.trials[cell.trial] if cell.trial is not None else self.chosen[cell.arm]
+
+    def _arguments(self, cell: Cell, settings: Mapping[str, float]) -> list[str]:
+        """Of ``vit fit``; the run of an arm that is pretrained starts from the pretraining of its seed."""
+        arm, further = self.study.arm(cell.arm), []
+        overlays = [*arm.configs, str(self.folder / SHARED), *self.study.configs]
+        if cell.kind == "pretrain":
+            overlays[len(arm.configs) : len(arm.configs)] = arm.pretrain
+            further = as_options(arm.pretrain_options)
+        elif arm.pretrain:
+            further = [f"--model.init_from={started(self.path(self.study.stage_one(arm.name, cell.seed)))}"]
+        configs = [word for name in overlays for word in ("-c", name)]
+        return [*configs, *self.options, *arguments(self.study, cell, settings), *further]
 
     def path(self, cell: Cell) -> Path:
         """Folder of a cell's run."""
@@ -76,7 +91,7 @@ class Runner:
         tested: Mapping[str, Any],
     ) -> dict[str, Any]:
         arm = self.study.arm(cell.arm)
-        steps, per_epoch = steps_of(self.study, cell.size)
+        steps, per_epoch = self.study.steps(cell)
         epochs = steps / per_epoch
         return {
             "key": cell.key,
@@ -87,8 +102,7 @@ class Runner:
             "acc": tested.get("acc"),
             "loss": tested.get("loss"),
             "n_test": tested.get("n"),
-            "val_acc": metrics["val/acc"],
-            "val_loss": metrics["val/loss"],
+            **validated(metrics),
             "parameters": arm.parameters,
             "macs": arm.macs,
             "steps": steps,
@@ -96,8 +110,22 @@ class Runner:
             "batch_size": self.study.batch_size,
             **provenance(self.path(cell), epochs * cell.size),
             "manifest_hash": self.study.data["manifest_hash"],
-            "subset_hash": subset_hash(subset_file(self.folder, cell.seed), cell.size),
+            "subset_hash": None
+            if cell.kind == "pretrain"
+            else subset_hash(subset_file(self.folder, cell.seed), cell.size),
         }
+
+
+def validated(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What a fit measured on validation pictures: their loss, and the accuracy where labels were learned."""
+    return {f"val_{name}": metrics[f"val/{name}"] for name in ("acc", "loss") if f"val/{name}" in metrics}
+
+
+def started(path: Path) -> Path:
+    """The folder of a pretraining (ValueError where it left nothing to start from)."""
+    if not (path / bundle.RECORD).is_file():
+        raise ValueError(f"nothing to start from: the pretraining {path.name} failed or is gone")
+    return path
 
 
 def provenance(path: Path, pictures: float) -> dict[str, Any]:

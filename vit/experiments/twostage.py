@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vit import bundle, evaluate, run
+from vit import evaluate, run
 from vit.analysis.features import PATCHES, gathered
 from vit.analysis.fewshot import METHODS
 from vit.analysis.probing import standardised
@@ -20,7 +20,17 @@ from vit.commandline.overlays import resolve
 from vit.commandline.quiet import quiet
 from vit.experiments.grid import Cell, of_length
 from vit.experiments.grid import settings as settings_of
-from vit.experiments.runner import SHARED, check_data, is_of_place, log_file, provenance, subset_file, subset_hash
+from vit.experiments.runner import (
+    SHARED,
+    check_data,
+    is_of_place,
+    log_file,
+    provenance,
+    started,
+    subset_file,
+    subset_hash,
+    validated,
+)
 from vit.experiments.stages import Stages
 from vit.experiments.starts import LONG, Place
 from vit.tasks.start import begin
@@ -102,11 +112,7 @@ class TwoStage:
         }
 
     def _start(self, origin: str, seed: int) -> Path:
-        """Raises ValueError where the pretraining of this seed left nothing to start from."""
-        path = self.path(self.study.stage_one(origin, seed))
-        if not (path / bundle.RECORD).is_file():
-            raise ValueError(f"nothing to start from: the pretraining {path.name} failed or is gone")
-        return path
+        return started(self.path(self.study.stage_one(origin, seed)))
 
     def _shared(self, *names: str) -> list[str]:
         return [str(self.folder / name) for name in names] + list(self.study.configs)
@@ -132,11 +138,6 @@ class TwoStage:
             **provenance(path, epochs * cell.size),
             "manifest_hash": manifest_hash,
         }
-
-
-def validated(metrics: Mapping[str, float]) -> dict[str, float]:
-    """What a fit measured on validation pictures: their loss, and the accuracy where labels were learned."""
-    return {f"val_{name}": metrics[f"val/{name}"] for name in ("loss", "acc") if f"val/{name}" in metrics}
 
 
 def probed(args: Sequence[str], start: Path | None) -> dict[str, float]:
