@@ -145,7 +145,7 @@ def test_headers_say_what_it_is_and_what_to_type() -> None:
         lines = resolve(name).read_text().splitlines()
         header = [line for line in lines if line.startswith("#")]
         assert lines[0].startswith("# "), name
-        study = "mechanisms" if "mechanisms" in name else "data-size"
+        study = next((kind for kind in ("mechanisms", "transfer") if kind in name), "data-size")
         command = f"vit study {study} -c {name}" if name.startswith("study/") else "vit fit -c"
         assert name == "base" or any(command in line for line in header), name
         assert name == "base" or sum(line.startswith("# Expect") for line in header) == 1, name
