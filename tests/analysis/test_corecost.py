@@ -1,0 +1,18 @@
+"""Costs of cores."""
+
+from vit.analysis.corecost import core_macs, core_seconds
+from vit.analysis.cost import reordered_macs, scores_macs
+from vit.attention import Efficient, Longformer, RandomSynthesizer, Softmax
+
+
+def test_multiply_adds_are_those_of_the_formulas():
+    found = core_macs({"softmax": Softmax, "efficient": Efficient, "learned": RandomSynthesizer}, [2, 5], width=7)
+    assert found["softmax"] == [scores_macs(n, 7, 7) for n in (4, 25)]
+    assert found["efficient"] == [reordered_macs(n, 7, 7) for n in (4, 25)]
+    assert found["learned"] == [7 * n * n for n in (4, 25)]  # no queries meet keys
+
+
+def test_every_mechanism_and_size_is_timed():
+    found = core_seconds({"softmax": Softmax, "longformer": Longformer}, [2, 3, 5], repeats=1)
+    assert list(found) == ["softmax", "longformer"]
+    assert all(len(row) == 3 and min(row) > 0 for row in found.values())

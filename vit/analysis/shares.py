@@ -1,0 +1,30 @@
+"""Statistics of attention matrices: how many directions they have, and how much a token keeps for itself."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Matrix = Float[Tensor, "b h n n"]
+PerHead = Float[Tensor, " h"]
+
+
+def effective_rank(matrix: Matrix) -> PerHead:
+    """exp of the entropy of the singular values' shares, mean over samples.  Roy & Vetterli 2007.
+
+    1 for uniform attention, n for attention to one token each, all different.
+    """
+    values = torch.linalg.svdvals(matrix.double())
+    shares = values / values.sum(dim=-1, keepdim=True)
+    return torch.special.entr(shares).sum(dim=-1).exp().mean(dim=0)
+
+
+def self_share(matrix: Matrix) -> PerHead:
+    """What a token takes from itself, mean over tokens and samples; 1 / n of uniform attention."""
+    return matrix.diagonal(dim1=-2, dim2=-1).mean(dim=(0, 2))
+
+
+def self_first(matrix: Matrix) -> PerHead:
+    """Share of tokens that take from themselves the most, ties not counted."""
+    own = matrix.diagonal(dim1=-2, dim2=-1)
+    others = matrix - torch.diag_embed(torch.full_like(own, torch.inf))
+    return (own > others.amax(dim=-1)).to(torch.float64).mean(dim=(0, 2))
