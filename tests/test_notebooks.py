@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -13,6 +14,8 @@ nbformat = pytest.importorskip("nbformat")
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FIGURES = [0, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0]
+"""In each cell of attention_mechanisms."""
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
@@ -26,31 +29,53 @@ def test_notebooks_define_nothing_and_carry_no_output(path: Path):
         assert cell.execution_count is None
 
 
-def test_attention_rollout_draws_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from vit import run
 
     small = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--data.augment=none")
     small += ("--model.net.backbone.depth=2", "--model.net.backbone.embed_dim=48")
-    folder = tmp_path / "run"
+    folder = tmp_path_factory.mktemp("runs") / "run"
     run.fit(["-c", "quickstart", "--run", str(folder), *small])
-    monkeypatch.setenv("VIT_RUN", str(folder))
+    return folder
 
-    notebook = nbformat.read(ROOT / "notebooks" / "attention_rollout.ipynb", as_version=4)
-    _execute(notebook, tmp_path, monkeypatch)
 
-    cells = _code(notebook)
+def test_attention_rollout_draws_its_figures(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("VIT_RUN", str(small_run))
+    cells = _executed("attention_rollout", tmp_path, monkeypatch)
     assert len(cells) == 5
-    assert [sum("image/png" in output.get("data", {}) for output in cell.outputs) for cell in cells] == [0, 1, 1, 1, 1]
-    assert not [output for cell in cells for output in cell.outputs if output.get("name") == "stderr"]
+    assert [_figures(cell) for cell in cells] == [0, 1, 1, 1, 1]
     assert "read at: " in cells[3].outputs[0].text
+
+
+def test_attention_mechanisms_draws_its_figures_and_its_numbers_are_right(
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("VIT_RUN", str(small_run))
+    monkeypatch.setenv("VIT_RECALL_STEPS", "3")
+    cells = _executed("attention_mechanisms", tmp_path, monkeypatch)
+    printed = "".join(output.text for cell in cells for output in cell.outputs if output.get("name") == "stdout")
+    assert [_figures(cell) for cell in cells] == FIGURES
+    assert "8 x 8 patches, 2 heads of width 24, 2 layers" in printed
+    assert "224 x 224 pixels: 196 patches" in printed
+    assert "sets:   softmax, dot, general, additive, ReLU, ReLU, sum" in printed
+    for exact in ("from the mechanism's output by", "largest difference to each sequence alone", "all at once:"):
+        assert float(re.search(rf"{exact} (\S+e-\d+|0e\+00)", printed)[1]) < 1e-5
+    assert "'neighbourhood': [9, 25, 49]" in printed
+    assert "'identity': [1, 1, 1]" in printed
 
 
 def _code(notebook) -> list:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def _execute(notebook, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a notebook from its own folder, with this Python and nothing of the user's."""
+def _figures(cell) -> int:
+    return sum("image/png" in output.get("data", {}) for output in cell.outputs)
+
+
+def _executed(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list:
+    """Code cells of a notebook run from its own folder, with this Python and nothing of the user's, nothing to say."""
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     kernel = folder / "jupyter" / "kernels" / "here" / "kernel.json"
     kernel.parent.mkdir(parents=True)
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -63,3 +88,6 @@ def _execute(notebook, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbclient.NotebookClient(
         notebook, timeout=120, kernel_name="here", resources={"metadata": {"path": str(ROOT / "notebooks")}}
     ).execute()
+    cells = _code(notebook)
+    assert not [output for cell in cells for output in cell.outputs if output.get("name") == "stderr"]
+    return cells

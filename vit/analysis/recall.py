@@ -4,6 +4,7 @@ A token is a key and a value. The last one asks for a key, and the answer is the
 asked key stands in the sequence once; the tokens around it are of other keys, some of them copies of one token.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, final
@@ -60,7 +61,7 @@ def draw(
         task: sizes.
         batch_size: sequences.
         generator: of the draws.
-        distance: from the asked token to the question, drawn from all that fit when None.
+        distance: from the asked token to the question; None draws from all that fit, evenly on a logarithmic scale.
         copies: how many of the other tokens are copies of one of them, drawn from all when None.
 
     Raises:
@@ -72,7 +73,7 @@ def draw(
     asked, answers = (_draw(below, (batch_size,), generator) for below in (task.keys, task.values))
     other = (asked[:, None] + 1 + _draw(task.keys - 1, (batch_size, context + 1), generator)) % task.keys
     value = _draw(task.values, (batch_size, context + 1), generator)
-    drawn = 1 + _draw(context, (batch_size,), generator)
+    drawn = (torch.rand(batch_size, generator=generator) * math.log(context + 1)).exp().long().clamp(1, context)
     place = context - (drawn if distance is None else torch.full_like(drawn, distance))[:, None]
     many = _draw(others + 1, (batch_size, 1), generator) if copies is None else torch.tensor([[copies]])
     order = torch.rand(batch_size, context, generator=generator).scatter(1, place, 2.0)  # the asked one is no copy
@@ -102,13 +103,15 @@ class Reader(nn.Module):
         return self.head(self.norm(self.block(self.embed(tokens), Layout(self.grid))[:, -1]))
 
 
-def trained(task: Recall, mixer: MixerFactory, steps: int, batch_size: int = 64, seed: int = 0) -> Reader:
+def trained(
+    task: Recall, mixer: MixerFactory, steps: int, batch_size: int = 64, lr: float = 3e-3, seed: int = 0
+) -> Reader:
     """A reader after so many steps of Adam on fresh sequences of any distance and any number of copies."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         reader = Reader(task, mixer)
         generator = torch.Generator().manual_seed(seed)
-        optimizer = torch.optim.Adam(reader.parameters(), lr=3e-3)
+        optimizer = torch.optim.Adam(reader.parameters(), lr=lr)
         for _ in range(steps):
             tokens, answers = draw(task, batch_size, generator)
             F.cross_entropy(reader(tokens), answers).backward()

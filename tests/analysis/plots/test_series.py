@@ -12,6 +12,7 @@ def test_a_panel_for_each_title_and_a_line_for_each_name():
     assert drawn["b"] == [[4, 3], [16, 5]]
     assert [row[1] for row in drawn["chance"]] == [0.5, 0.5]
     assert [tick.get_text() for tick in figure.axes[1].get_xticklabels()] == ["4", "16"]
+    assert figure.axes[0].get_ylim() == (0, 1.05)
     assert figure.axes[0].get_xscale() == "log"
     assert figure.axes[0].get_yscale() == "linear"
 

@@ -14,7 +14,6 @@ def lines(
     over: Sequence[float],
     label: str,
     level: float | None = None,
-    level_label: str = "chance",
     log_x: bool = False,
     log_y: bool = False,
 ) -> Figure:
@@ -24,8 +23,7 @@ def lines(
         panels: values by name by title, each as long as ``over``.
         over: the horizontal axis.
         label: of the horizontal axis.
-        level: drawn in every panel for comparison.
-        level_label: what the level is.
+        level: accuracy by chance, drawn in every panel, whose vertical axes then go from 0 to 1.
         log_x: whether the horizontal axis is logarithmic, to the base of 2.
         log_y: whether the vertical axis is logarithmic.
 
@@ -42,10 +40,11 @@ def lines(
             style = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)], "markersize": 4}
             axes.plot(over, values, linewidth=1.5, label=printable(name, 40), **style)
         if level is not None:
-            axes.axhline(level, color=QUIET, linestyle="--", linewidth=1, label=level_label)
+            axes.axhline(level, color=QUIET, linestyle="--", linewidth=1, label="chance")
+            axes.set_ylim(0, 1.05)
         if log_x:
             axes.set_xscale("log", base=2)
-            axes.set_xticks(over, [f"{value:,g}" for value in over])
+        axes.set_xticks(over, [f"{value:,g}" for value in over])
         if log_y:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(numticks=8))
