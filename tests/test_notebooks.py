@@ -58,7 +58,7 @@ def test_attention_mechanisms_draws_its_figures_and_its_numbers_are_right(
     assert [_figures(cell) for cell in cells] == FIGURES
     assert "8 x 8 patches, 2 heads of width 24, 2 layers" in printed
     assert "224 x 224 pixels: 196 patches" in printed
-    assert "sets:   softmax, dot, general, additive, ReLU, ReLU, sum" in printed
+    assert "sets:   softmax, dot, general, additive, ReLU, ReLU over its sum" in printed
     for exact in ("from the mechanism's output by", "largest difference to each sequence alone", "all at once:"):
         assert float(re.search(rf"{exact} (\S+e-\d+|0e\+00)", printed)[1]) < 1e-5
     assert "'neighbourhood': [9, 25, 49]" in printed
