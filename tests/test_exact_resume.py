@@ -184,6 +184,8 @@ def test_ctrl_c_as_typed_saves_and_exits_with_130(whole: dict[str, str], tmp_pat
     folder, train = tmp_path / "run", Classifier.training_step
 
     def typed() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts the tests in the background ignores it
+
         def interrupted(self: Classifier, *args: Any) -> Any:
             if self.current_epoch == 1 and args[1] == 4:
                 os.kill(os.getpid(), signal.SIGINT)

@@ -17,7 +17,7 @@ from vit.analysis.fewshot import Row, probed
 from vit.commandline import record
 from vit.commandline.arguments import take, with_configs
 from vit.commandline.errors import one_line
-from vit.commandline.options import IMPORTABLE  # noqa: F401, its import sets how options are parsed
+from vit.commandline.options import integers_first
 from vit.commandline.quiet import quiet
 from vit.commandline.trained import Trained, open_trained
 from vit.data.module import Images
@@ -118,6 +118,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="vit probe", usage=USAGE, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML with a part `data`; -c NAME takes a packaged one")
     parser.add_class_arguments(Images, "data")
+    integers_first(parser)
     return parser
 
 

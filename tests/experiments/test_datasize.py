@@ -91,7 +91,7 @@ def test_what_is_left_of_a_run_is_its_model_and_its_metrics(finished: tuple[Path
     out, _ = finished
     left = {path.name for path in (out / "runs" / "run-cnn-100-0-32-true").iterdir()}
     bundle = {"model.json", "model.safetensors", "README.md"}
-    assert left == {*bundle, "config.yaml", "fit.json", "metrics.csv", "test.json", "report.html"}
+    assert left == {*bundle, "config.yaml", "data.json", "fit.json", "metrics.csv", "test.json", "report.html"}
     assert not list((out / "runs").glob("*.log"))
     model = vit.load(out / "runs" / "run-cnn-100-0-32-true")
     assert model.predict(np.zeros((8, 8), np.uint8))[0].label in model.classes

@@ -55,15 +55,17 @@ def compare(settings: Mechanisms, configs: Sequence[str], options: Sequence[str]
     leave_to_the_grid(OF_THE_GRID, settings.fit, configs, options)
     reference = settings.references[settings.vary]
     names = axes.select(settings.vary, settings.arms, reference)
-    parsed, refusals = _parsed(names, settings, configs, options)
-    first = parsed[reference]
+    first = parse([*settings.host, reference], settings.fit, configs, options)
     data: Images = first.parser.instantiate(first.config).data
-    recipes = _distinct({name: recipe_hash(cli) for name, cli in parsed.items()}, refusals, settings.arms is None)
-    admitted = Admitted([], [], [])
-    for patch in dict.fromkeys((*settings.patch, *settings.timed_patch)):
-        _Host(settings, parsed, shape_of(data), patch).admit(names, refusals, admitted)
     size = settings.train_size or len(data.nested_order)
     check_size(size, data)
+    grids = {patch: _grid(shape_of(data), patch) for patch in (*settings.patch, *settings.timed_patch)}
+    parsed, refusals = _parsed(names[1:], settings, configs, options)
+    parsed = {reference: first, **parsed}
+    recipes = _distinct({name: recipe_hash(cli) for name, cli in parsed.items()}, refusals, settings.arms is None)
+    admitted = Admitted([], [], [])
+    for patch, tokens in grids.items():
+        _Host(settings, parsed, shape_of(data), patch).admit(names, tokens, refusals, admitted)
     grid = Study(
         arms=tuple(admitted.arms),
         sizes=(size,),
@@ -101,17 +103,24 @@ def compare(settings: Mechanisms, configs: Sequence[str], options: Sequence[str]
 def _parsed(
     names: Sequence[str], settings: Mechanisms, configs: Sequence[str], options: Sequence[str]
 ) -> tuple[dict[str, VitCLI], dict[str, str]]:
-    """The host with each overlay, the first being the reference; and why others cannot be put into it."""
+    """The host with each overlay; and why others cannot be put into it."""
     parsed: dict[str, VitCLI] = {}
     refusals: dict[str, str] = {}
     for name in names:
         try:
             parsed[name] = parse([*settings.host, name], settings.fit, configs, options)
         except ValueError as error:
-            if name == names[0]:
-                raise
             refusals[name] = str(error)
     return parsed, refusals
+
+
+def _grid(shape: tuple[int, ...], patch: int) -> int:
+    """Patches of a picture."""
+    try:
+        height, width = patch_grid(shape[1], shape[2], (patch, patch))
+    except ValueError as error:
+        raise ValueError(f"--patch {patch}: {error}") from error
+    return height * width
 
 
 def _distinct(recipes: dict[str, str], refusals: dict[str, str], by_default: bool) -> dict[str, str]:
@@ -136,13 +145,9 @@ class _Host(NamedTuple):
     shape: tuple[int, ...]
     patch: int
 
-    def admit(self, names: Sequence[str], refusals: Mapping[str, str], admitted: Admitted) -> None:
+    def admit(self, names: Sequence[str], tokens: int, refusals: Mapping[str, str], admitted: Admitted) -> None:
         """Of the overlays, the reference first, those whose nets this host can be."""
-        try:
-            height, width = patch_grid(self.shape[1], self.shape[2], (self.patch, self.patch))
-        except ValueError as error:
-            raise ValueError(f"--patch {self.patch}: {error}") from error
-        tokens, host = height * width, self._arm(names[0], height * width, {})
+        host = self._arm(names[0], tokens, {})
 
         def add(arm: Arm, overlay: str, widened: bool = False) -> None:
             admitted.arms.append(arm)
