@@ -87,6 +87,13 @@ def test_data_that_changed_since_training_are_refused(folder: Path, monkeypatch)
         evaluate.test(["--load", str(folder)])
 
 
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_one_of_several_processes_has_no_result(folder: Path, command: str) -> None:
+    several = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    with pytest.raises(ValueError, match=rf"vit {command} runs on one device, got 2: leave out --trainer\.devices"):
+        getattr(evaluate, command)(["--load", str(folder), *several])
+
+
 def test_part_of_the_test_split_is_no_result_of_the_run(folder: Path) -> None:
     evaluate.test(["--load", str(folder), "--trainer.limit_test_batches", "1"])
     assert not (folder / "test.json").exists() and (folder / "test-part/test.json").is_file()

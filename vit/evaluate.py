@@ -125,6 +125,10 @@ def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]
     own_data = command == "predict" or all(before.get(key) == now.get(key) for key in ("dataset", "root"))
     resized = now.img_size is not None and now.img_size != before.get("img_size")
     cli.build(_results_folder(trained, cli.config, own_data, resized))
+    if cli.trainer.world_size > 1:  # each process would answer for its part of the pictures
+        raise ValueError(
+            f"vit {command} runs on one device, got {cli.trainer.world_size}: leave out --trainer.devices, and torchrun"
+        )
     cli.model.net = trained.net
     if now.channels is not None and now.channels != trained.preprocessing.channels:
         raise ValueError(f"the model takes pictures of {trained.preprocessing.channels} channels, got {now.channels}")
