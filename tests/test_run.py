@@ -134,6 +134,30 @@ def test_resume_trains_on(folder: Path) -> None:
     assert done.metrics["val/acc"] == vit.load(folder).meta["metrics"]["last"]["val/acc"]
 
 
+def test_a_finished_run_is_left_alone(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    evaluate.test(["--load", str(folder)])
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert main(["fit", "--resume", str(folder)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said == f"{folder} is already finished, 6 steps; to train longer: --trainer.max_epochs 3"
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_killed_between_its_last_step_and_its_results_still_gets_them(folder: Path) -> None:
+    for name in ("fit.json", "model.json", "model.safetensors"):
+        (folder / name).unlink()
+    run.fit(["--resume", str(folder)])
+    assert vit.load(folder).classes == tuple("0123456789")
+
+
+@pytest.mark.parametrize(("option", "end", "reached"), [("max_steps", 2, 6), ("max_epochs", 1, 2)])
+def test_resume_refuses_an_end_that_lies_behind(folder: Path, option: str, end: int, reached: int) -> None:
+    config = (folder / "config.yaml").read_text()
+    with pytest.raises(ValueError, match=rf"--trainer\.{option} {end} lies behind: .* has trained {reached} already"):
+        run.fit(["--resume", str(folder), f"--trainer.{option}", str(end)])
+    assert (folder / "config.yaml").read_text() == config
+
+
 def test_resume_without_a_checkpoint_starts_at_the_first_step(folder: Path, finished: Path) -> None:
     shutil.rmtree(folder / "checkpoints")
     run.fit(["--resume", str(folder)])
@@ -183,7 +207,7 @@ def test_resume_with_a_checkpoint_of_another_architecture(folder: Path) -> None:
     config = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(config.replace("embed_dim: 12", "embed_dim: 24"))
     with pytest.raises(ValueError, match=r"prefix_tokens is \(1, 1, 12\), expected \(1, 1, 24\)") as caught:
-        run.fit(["--resume", str(folder)])
+        run.fit(["--resume", str(folder), "--trainer.max_epochs", "3"])
     assert "\n" not in str(caught.value)
 
 

@@ -67,7 +67,7 @@ def _fit(args: list[str]) -> int:
     from vit import run
 
     done = run.fit(args)
-    if done.folder.is_dir():
+    if done.folder.is_dir() and done.seconds:  # not of a run that was finished already, which was said
         time = f"{done.seconds:.0f} s, {done.waited / done.seconds:.0%} of it waiting for data"
         rank_zero_only(print)(f"{done.folder}: {_text(done.metrics, 'val/')}; {time}; next: {done.next}")
     return 0

@@ -18,7 +18,17 @@ from vit.commandline.inherit import inherited
 from vit.commandline.options import VitCLI
 from vit.commandline.overlays import resolve
 from vit.commandline.quiet import quiet
-from vit.commandline.runfolder import CONFIG, LAST, claimed, default_folder, held, newest_checkpoint, resumable
+from vit.commandline.runfolder import (
+    CONFIG,
+    LAST,
+    Progress,
+    claimed,
+    default_folder,
+    held,
+    newest_checkpoint,
+    progress_of,
+    resumable,
+)
 from vit.files import require_room, write_atomically
 from vit.tasks.checkpoint import Checkpoints, is_smoke_run
 from vit.tasks.task import Task
@@ -28,7 +38,8 @@ class Run(NamedTuple):
     """A finished fit: its folder, its metrics and where its time went.
 
     Metrics are the last values, and ``best/val/acc``, that of the kept model; ``waited`` is the part of ``seconds`` in
-    which data was read in before the first step, or a batch was not there yet; ``next`` is what to type then.
+    which data was read in before the first step, or a batch was not there yet; ``next`` is what to type then. A
+    resumed run that was finished already has no metrics and took no time.
     """
 
     folder: Path
@@ -69,6 +80,12 @@ def _resume(folder: Path, args: list[str], run: str | None, command: str) -> Run
     with quiet():
         cli = VitCLI("fit", [f"--config={folder / CONFIG}", *args])
         cli.build(folder)
+        progress = progress_of(newest_checkpoint(folder)[0])
+        _refuse_less(cli, progress)
+        if _is_finished(cli, progress):
+            further = f"--trainer.max_epochs {progress.epochs + 1}"
+            print(f"{folder} is already finished, {progress.steps} steps; to train longer: {further}")
+            return Run(folder, {}, 0.0, 0.0, _next_command(cli))
         if not _writes(cli):
             return _fit(cli, newest_checkpoint(folder)[0], command)
         with held(folder):
@@ -91,6 +108,27 @@ def _continue(cli: VitCLI, command: str) -> Run:
         raise
     (folder / "test.json").unlink(missing_ok=True)  # of the model as it was
     return done
+
+
+def _refuse_less(cli: VitCLI, done: Progress) -> None:
+    """Refuse an end that lies behind: the run would be said to have ended where it did not."""
+    trainer = cli.trainer
+    ends = {"max_steps": (trainer.max_steps, done.steps), "max_epochs": (trainer.max_epochs, done.epochs)}
+    for option, (end, reached) in ends.items():
+        if end is not None and 0 <= end < reached:
+            raise ValueError(f"--trainer.{option} {end} lies behind: {cli.folder} has trained {reached} already")
+
+
+def _is_finished(cli: VitCLI, done: Progress) -> bool:
+    """Whether nothing is left to train, and what follows training was done, too."""
+    trainer = cli.trainer
+    at_end = done.steps == trainer.max_steps or done.whole_epochs == trainer.max_epochs
+    return at_end and not is_smoke_run(trainer) and record.steps_recorded(cli.folder) == done.steps
+
+
+def _next_command(cli: VitCLI) -> str:
+    assert isinstance(cli.model, Task)
+    return cli.model.next_command(cli.folder)
 
 
 def _writes(cli: VitCLI) -> bool:
@@ -118,11 +156,11 @@ def _fit(cli: VitCLI, checkpoint: Path | None, command: str) -> Run:
     if isinstance(keeper, Checkpoints) and keeper.best_score is not None:
         metrics[f"best/{keeper.monitor}"] = keeper.best_score
     if trainer.is_global_zero and not is_smoke_run(trainer):
-        record.add_sitting(cli.folder, command, cli.config.seed_everything, seconds, waited)
+        seed, steps = cli.config.seed_everything, trainer.global_step
+        record.add_sitting(cli.folder, command, seed, seconds, waited, steps)
         record.keep_skipped(cli.folder, cli.datamodule.skipped)
         report.write(cli.folder)
-    assert isinstance(cli.model, Task)
-    return Run(cli.folder, metrics, seconds, waited, cli.model.next_command(cli.folder))
+    return Run(cli.folder, metrics, seconds, waited, _next_command(cli))
 
 
 @contextmanager

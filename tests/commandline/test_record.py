@@ -21,8 +21,8 @@ def test_a_record_names_no_place_of_this_machine() -> None:
 
 def test_a_line_holds_every_sitting_and_the_result(tmp_path: Path) -> None:
     run, table = tmp_path / "run", tmp_path / "results" / "digits.jsonl"
-    record.add_sitting(run, "vit fit -c quickstart", seed=3, seconds=1.25, waited=0.25)
-    record.add_sitting(run, "vit fit --resume ...", seed=3, seconds=2.5, waited=0.0)
+    record.add_sitting(run, "vit fit -c quickstart", seed=3, seconds=1.25, waited=0.25, steps=6)
+    record.add_sitting(run, "vit fit --resume ...", seed=3, seconds=2.5, waited=0.0, steps=9)
     (run / "model.json").write_text('{"config": {"data": {"batch_size": 64}}}')
     for accuracy in (0.5, 0.75):
         record.append(table, run, "test", {"acc": accuracy})
@@ -30,6 +30,7 @@ def test_a_line_holds_every_sitting_and_the_result(tmp_path: Path) -> None:
     assert [sitting["command"] for sitting in first["fit"]] == ["vit fit -c quickstart", "vit fit --resume ..."]
     assert [sitting["seconds"] for sitting in first["fit"]] == [1.2, 2.5]
     assert [sitting["waited"] for sitting in first["fit"]] == [0.25, 0.0]
+    assert [sitting["steps"] for sitting in first["fit"]] == [6, 9] and record.steps_recorded(run) == 9
     assert {"seed", "commit", "hardware", "versions"} <= first["fit"][0].keys()
     assert (first["test"], second["test"]) == ({"acc": 0.5}, {"acc": 0.75})
     assert first["config"] == {"data": {"batch_size": 64}}

@@ -14,16 +14,23 @@ SITTINGS, SKIPPED, DATA = "fit.json", "skipped.json", "data.json"
 _PATHS = ("-c", "--config", "--run", "--resume", "--load", "--record")
 
 
-def add_sitting(folder: Path, command: str, seed: int, seconds: float, waited: float) -> None:
-    """Note in the run folder what trained there, how long, and how much of that it waited for data.
+def add_sitting(folder: Path, command: str, seed: int, seconds: float, waited: float, steps: int) -> None:
+    """Note in the run folder what trained there, how long, how much of that it waited for data, and to which step.
 
     A resumed run has several such sittings.
     """
     path = folder / SITTINGS
     sitting = {"command": command, "seed": seed, "seconds": round(seconds, 1), "waited": round(waited, 3)}
+    sitting |= {"steps": steps}
     sitting |= environment()
     text = json.dumps([*_sittings(folder), sitting], indent=2)
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def steps_recorded(folder: Path) -> int | None:
+    """The step at which the last sitting ended; None where there was none, or it does not say."""
+    sittings = _sittings(folder)
+    return sittings[-1].get("steps") if sittings else None
 
 
 def keep_data(folder: Path, name: str, manifest_hash: str) -> None:

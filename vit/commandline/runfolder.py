@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -15,6 +16,14 @@ from vit.tasks import checkpoint
 CONFIG = "config.yaml"
 LAST, PREVIOUS, BEST = (f"checkpoints/{name}" for name in (checkpoint.LAST, checkpoint.PREVIOUS, checkpoint.BEST))
 RESUME_MAY_CHANGE = ("trainer.", "data.root", "data.num_workers", "model.nonfinite")
+
+
+class Progress(NamedTuple):
+    """How far a checkpoint is: optimiser steps, epochs begun, and those of them that are whole."""
+
+    steps: int
+    epochs: int
+    whole_epochs: int
 
 
 def default_folder(configs: list[str]) -> Path:
@@ -94,6 +103,15 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, str]:
     if any((folder / name).is_file() for name in (LAST, PREVIOUS, BEST)):
         raise ValueError(f"{folder} has no checkpoint to continue from: {'; '.join(problems)}")
     return None, ""
+
+
+def progress_of(path: Path | None) -> Progress:
+    """How far the checkpoint at ``path`` is; without one, at the start."""
+    if path is None:
+        return Progress(0, 0, 0)
+    content = checkpoint.load_checkpoint(path, "meta")
+    epochs = content["loops"]["fit_loop"]["epoch_progress"]["current"]
+    return Progress(content["global_step"], epochs["started"], epochs["processed"])
 
 
 def resumable(folder: Path, args: list[str]) -> Path:
