@@ -260,4 +260,13 @@ def test_a_bundle_of_a_users_pictures_predicts_alone_and_is_tested_elsewhere(tmp
     assert predicted.label in ("cat", "dog")
     with pytest.raises(ValueError, match=r"'csv' needs its place: --data.root FILE"):
         evaluate.test(["--load", str(given)])
-    assert evaluate.test(["--load", str(given), "--data.root", str(tmp_path / "photos")])["n"] == 4
+    moved = shutil.copytree(tmp_path, tmp_path.with_name("moved"), ignore=shutil.ignore_patterns("run", "given"))
+    assert evaluate.test(["--load", str(given), "--data.root", str(moved / "labels.csv")])["n"] == 4
+    photos = moved / "photos"  # all of them the model's, and one more
+    Image.new("L", (8, 8), 99).save(photos / "cat/more.png")
+    for model in (given, tmp_path / "run"):
+        with pytest.raises(ValueError, match=r"photos is not the data .* trained on and has no test split of its own"):
+            evaluate.test(["--load", str(model), "--data.root", str(photos)])
+    for split in ("train", "test"):
+        shutil.copytree(tmp_path / "photos", moved / "own" / split)
+    assert evaluate.test(["--load", str(given), "--data.root", str(moved / "own")])["n"] == 16

@@ -136,8 +136,10 @@ def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]
     cli.datamodule.preprocessing = replace(trained.preprocessing, img_size=size)
     if command != "predict":
         _check_classes(trained.classes, cli.datamodule.classes)
-    if command != "predict" and own_data:
+    if command != "predict" and (own_data or trained.manifest_hash == cli.datamodule.manifest_hash):
         _check_splits(trained, cli)
+    elif command == "test":
+        _refuse_drawn(now.dataset, now.root)
     return cli, trained
 
 
@@ -182,6 +184,17 @@ def _check_splits(trained: Trained, cli: VitCLI) -> None:
         raise ValueError(
             f"the data {name!r} changed since the model was trained on it: splits drawn anew would hold pictures it "
             "has seen; put the data back as it was, or name other pictures with --data.root"
+        )
+
+
+def _refuse_drawn(dataset: str | None, root: str | None) -> None:
+    """Refuse a test split drawn from other data: the model may have been trained on some of these pictures."""
+    source = catalog.load(dataset, root, "test")
+    if source is not None and source.drawn:
+        raise ValueError(
+            f"{root} is not the data the model was trained on and has no test split of its own: one drawn from it may "
+            "hold pictures the model has seen; name those to test on by a folder test/ beside train/ (test_images in "
+            "npz, a column split in csv)"
         )
 
 

@@ -37,7 +37,8 @@ def with_test(splits: Mapping[str, Source]) -> dict[str, Source]:
         return dict(splits)
     train = splits["train"]
     parts = carve(train.labels, TEST_FRACTION, TEST_SEED, train.groups)
-    return {**splits, **{name: part(train, held) for name, held in zip(("train", "test"), parts, strict=True)}}
+    kept, held = (part(train, positions) for positions in parts)
+    return {**splits, "train": kept, "test": replace(held, drawn=True)}
 
 
 def part(source: Source, positions: np.ndarray) -> Source:

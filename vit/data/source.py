@@ -55,12 +55,14 @@ class Some:
 class Source:
     """One split: an array (n h w c), the files, what generates them, or some that are kept; and labels (n,).
 
-    Pictures of one group, the patient for instance, never lie on both sides of a split.
+    Pictures of one group, the patient for instance, never lie on both sides of a split. ``drawn`` is a test split that
+    did not come as one.
     """
 
     pictures: np.ndarray | Sequence[Path] | Scenes | Some
     labels: np.ndarray
     groups: np.ndarray | None = None
+    drawn: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
