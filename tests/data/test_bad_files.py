@@ -81,7 +81,8 @@ def out_of_bounds(folder: Path) -> dict[str, str]:
     shapes = dict.fromkeys(["dot.png", "line.png", "sliver.png", "row.png"], "sides of at least 2 .* 1:50")
     large = dict.fromkeys(["bomb.png", "large.png", "large.gif", "large.bmp"], "at most 89478485 pixels")
     names = ["negative.tif", "nan.tif", "infinite.tif", "beyond.tif", "negative_int.tif", "beyond_int.tif"]
-    return shapes | large | dict.fromkeys(names, "within 0..65535") | {"bands.tif": "got 4 bands"}
+    reasons = dict.fromkeys(names[:4], "within 0..1, got") | dict.fromkeys(names[4:], "expected a range for int32")
+    return shapes | large | reasons | {"bands.tif": "got 4 bands"}
 
 
 def bad_arrays(folder: Path) -> dict[str, str]:
@@ -96,8 +97,8 @@ def bad_arrays(folder: Path) -> dict[str, str]:
         "truth.npy": (np.zeros((5, 7), bool), "expected numbers"),
         "fields.npy": (np.zeros((5, 7), [("a", "f4")]), "expected numbers"),
         "text.npy": (np.full((5, 7), "a"), "expected numbers"),
-        "nan.npy": (np.full((5, 7), np.nan), "within 0..65535"),
-        "negative.npy": (np.full((5, 7), -1), "within 0..65535"),
+        "nan.npy": (np.full((5, 7), np.nan), "within 0..1, got nan"),
+        "negative.npy": (np.full((5, 7), -1, "i2"), "within 0..65535, got -1"),
         "pickle.npy": (np.full((5, 7), None), "Python objects"),
     }
     for name, (array, _) in arrays.items():

@@ -1,6 +1,7 @@
 """One decode policy: sizes, channels, number types. Odd and bad files have a file of their own."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,20 +59,50 @@ def test_sixteen_bit_and_float_arrays_are_scaled_linearly():
     for top, kind in (
         (65535, "<u2"),
         (65535, ">u2"),
-        (65535, "i4"),
-        (255, "i8"),
         (1, "f2"),
-        (255, "f4"),
-        (65535, "f8"),
+        (1, "f4"),
+        (1, "f8"),
     ):
         assert np.abs(GREY.pixels(ramp(5, 7, top).astype(kind))[..., 0] - expected).max() <= 1, (top, kind)
     half = np.full((5, 7), 30000, np.uint16)  # scaled by the type's range, not stretched to the picture's own
     assert (GREY.pixels(half) == round(30000 / 65535 * 255)).all()
 
 
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [("i4", "tif"), ("i4", "npy"), ("f4", "tif"), ("f8", "npy"), ("u2", "png")]
+)
+def test_a_dark_picture_is_scaled_as_a_bright_one_is(tmp_path: Path, kind: str, suffix: str):
+    for name, value in (("dark", 1), ("bright", 4095)):
+        values, path = np.full((5, 7), value, kind), tmp_path / f"{name}.{suffix}"
+        np.save(path, values) if suffix == "npy" else Image.fromarray(values).save(path)
+    twelve = replace(GREY, value_range=(0, 4095))
+    for name, shade in (("dark", 0), ("bright", 255)):
+        assert (twelve.pixels(tmp_path / f"{name}.{suffix}") == shade).all()
+    assert (twelve.pixels(np.full((5, 7), 2048, kind)) == round(2048 * 255 / 4095)).all()
+    beyond = replace(GREY, value_range=(0, 4000))
+    with pytest.raises(
+        ValueError, match=rf"bright.{suffix}: .*expected .* within 0..4000, got 4095..4095: --data.value"
+    ):
+        beyond.pixels(tmp_path / f"bright.{suffix}")
+
+
+def test_what_has_no_range_of_its_own_is_an_error_that_says_what_to_do(tmp_path: Path):
+    for kind, value, reason in (
+        ("f4", 255, "expected float32 values within 0..1, got 255..255: --data.value_range"),
+        ("i4", 255, "expected a range for int32 values, which could be anything: --data.value_range"),
+    ):
+        np.save(tmp_path / "a.npy", np.full((5, 7), value, kind))
+        with pytest.raises(ValueError, match=rf"a.npy: .*{reason}"):
+            GREY(tmp_path / "a.npy")
+    centred = replace(GREY, value_range=(-1, 1))
+    assert [centred.pixels(np.full((5, 7), value, "f4"))[0, 0, 0] for value in (-1, 0, 1)] == [0, 128, 255]
+    with pytest.raises(ValueError, match=r"value_range must be the values of black and white, got \(1, 1\)"):
+        replace(GREY, value_range=(1, 1))
+
+
 def test_bands_share_one_scale():
     bands = np.stack([np.full((5, 7), value) for value in (0.5, 1.0, 51.0, 102.0, 255.0)], axis=2)
-    five = Preprocessing((5, 7), 5, (0.5,) * 5, (0.25,) * 5)
+    five = Preprocessing((5, 7), 5, (0.5,) * 5, (0.25,) * 5, (0, 255))
     assert five.pixels(bands.astype(np.float32))[2, 3].tolist() == [0, 1, 51, 102, 255]
 
 
@@ -125,7 +156,7 @@ def test_a_jpeg_shrunk_while_decoding_stays_close_to_the_whole(tmp_path: Path, h
 
 def test_a_jpeg_is_decoded_no_larger_than_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sizes: list[tuple[int, int]] = []
-    monkeypatch.setattr(images, "standard", lambda image, _: sizes.append(image.size) or (image.copy(),))
+    monkeypatch.setattr(images, "standard", lambda image, *_: sizes.append(image.size) or (image.copy(),))
     textured(160, 320).save(tmp_path / "a.jpg")
     for img_size in ((20, 40), (20, 41), (80, 2), (1, 1), (100, 300), (300, 600)):
         decode(tmp_path / "a.jpg", 3, img_size)
@@ -174,4 +205,7 @@ def test_bad_arrays_and_settings_are_refused():
 
 
 def test_survives_json():
-    assert Preprocessing.from_dict(json.loads(json.dumps(RGB.to_dict()))) == RGB
+    for given in (RGB, replace(RGB, value_range=(0, 4095))):
+        assert Preprocessing.from_dict(json.loads(json.dumps(given.to_dict()))) == given
+    older = {name: value for name, value in RGB.to_dict().items() if name != "value_range"}
+    assert Preprocessing.from_dict(older) == RGB

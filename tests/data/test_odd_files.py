@@ -82,18 +82,13 @@ def modes(folder: Path) -> Expected:
 
 
 def numbers(folder: Path) -> Expected:
-    """16-bit, 32-bit and float ramps, never white, black or stretched."""
+    """16-bit and float ramps, never white, black or stretched."""
     expected: Expected = {}
     for name, top, kind in (
         ("16.png", 65535, "u2"),
         ("16.tif", 65535, "u2"),
-        ("int_word.tif", 65535, "i4"),
-        ("int_byte.tif", 255, "i4"),
-        ("float_word.tif", 65535, "f4"),
-        ("float_byte.tif", 255, "f4"),
         ("16.npy", 65535, "u2"),
         ("16_other_end.npy", 65535, ">u2"),
-        ("float_byte.npy", 255, "f8"),
     ):
         values = np.rint(RAMP * top).astype(kind)
         np.save(folder / name, values) if name.endswith("npy") else Image.fromarray(values).save(folder / name)
@@ -101,9 +96,9 @@ def numbers(folder: Path) -> Expected:
     exact = np.arange(35).reshape(5, 7) / 64
     Image.fromarray(exact.astype(np.float32)).save(folder / "float_one.tif")
     np.save(folder / "half_float_one.npy", exact.astype(np.float16))
-    Image.fromarray(np.full((5, 7), 32768, np.float32)).save(folder / "dim.tif")
+    Image.fromarray(np.full((5, 7), 0.25, np.float32)).save(folder / "dim.tif")
     shades = np.rint(exact * 255).astype(np.uint8)[..., None].repeat(3, axis=2)
-    return expected | {"float_one.tif": shades, "half_float_one.npy": shades, "dim.tif": (128, 128, 128)}
+    return expected | {"float_one.tif": shades, "half_float_one.npy": shades, "dim.tif": (64, 64, 64)}
 
 
 def orientations(folder: Path) -> Expected:

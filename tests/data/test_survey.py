@@ -95,8 +95,10 @@ def test_an_array_is_read_as_training_reads_it(tmp_path: Path):
         np.save(tmp_path / name, array)
     found, _ = surveyed(tmp_path)
     assert {picture.mode for picture in found.seen} == {"float64 (7 channels)", "float64 (1 channels)", ""}
-    flat, negative = sorted(picture.error.partition("expected ")[2] for picture in found.unreadable)
-    assert (flat, negative) == ("numbers (h w) or (h w c), got float64 (5,)", "values within 0..65535, got -1..-1")
+    negative, flat = sorted(
+        picture.error.partition("expected ")[2].partition(": --")[0] for picture in found.unreadable
+    )
+    assert (flat, negative) == ("numbers (h w) or (h w c), got float64 (5,)", "float64 values within 0..1, got -1..-1")
 
 
 def test_duplicates_by_pixel_leaks_and_conflicts(root: Path):

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from vit.data import arrays, folder, known, table
-from vit.data.images import Preprocessing
+from vit.data.images import Preprocessing, Range
 from vit.data.known import ENTRIES, SCENES, TORCHVISION
 from vit.data.listing import Listing
 from vit.data.scenes import VERSION, Scenes
@@ -69,7 +69,11 @@ def _recognise(root: Path) -> str:
 
 
 def preprocessing(
-    dataset: str | None, root: str | None, img_size: int | Size | None = None, channels: int | None = None
+    dataset: str | None,
+    root: str | None,
+    img_size: int | Size | None = None,
+    channels: int | None = None,
+    value_range: Range | None = None,
 ) -> Preprocessing:
     """How pictures of a set are prepared; reads nothing, so it also works where the set no longer is.
 
@@ -86,7 +90,8 @@ def preprocessing(
     mean, std = entry.mean, entry.std
     if channels != own:  # grey made RGB, RGB made grey, or other bands: each is like the average
         mean, std = (sum(mean) / own,) * channels, (sum(std) / own,) * channels
-    return Preprocessing((side, side) if isinstance(side, int) else (side[0], side[1]), channels, mean, std)
+    size = (side, side) if isinstance(side, int) else (side[0], side[1])
+    return Preprocessing(size, channels, mean, std, None if value_range is None else (value_range[0], value_range[1]))
 
 
 def describe(

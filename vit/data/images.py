@@ -19,6 +19,7 @@ from torch import Tensor
 Picture = Image.Image | np.ndarray | str | Path
 Bands = tuple[Image.Image, ...]  # 8-bit pictures of one size, whose channels one after another are those wanted
 Box = tuple[float, float, float, float]  # left, top, right, bottom
+Range = tuple[float, float]  # the values that become black and white
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # everything else Pillow can open is attack surface
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".npy"})
 MIN_SIDE, MAX_ASPECT = 2, 50
@@ -30,7 +31,9 @@ MAX_CHANNELS = 64
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
-def decode(path: str | Path, channels: int, img_size: tuple[int, int] | None = None) -> Bands:
+def decode(
+    path: str | Path, channels: int, img_size: tuple[int, int] | None = None, value_range: Range | None = None
+) -> Bands:
     """One file as `standard` bands: a picture, the first frame of an animation (with a warning), or a `.npy` array.
 
     Args:
@@ -38,6 +41,7 @@ def decode(path: str | Path, channels: int, img_size: tuple[int, int] | None = N
         channels: 1, 3 or 4, or up to `MAX_CHANNELS` of an array.
         img_size: Height and width to `cover`, for which the JPEG decoder shrinks by 2, 4 or 8 where that is enough.
             None leaves the size as it is.
+        value_range: See `Preprocessing`.
 
     Raises:
         ValueError: not a picture of `FORMATS`, cut off, too large or of extreme shape; the message names the file.
@@ -45,7 +49,10 @@ def decode(path: str | Path, channels: int, img_size: tuple[int, int] | None = N
     animated = False
     try:
         if Path(path).suffix.lower() == ".npy":
-            bands, box = _from_array(open_memmap(path, mode="r"), channels), None  # refuses pickled objects
+            bands, box = (
+                _from_array(open_memmap(path, mode="r"), channels, value_range),
+                None,
+            )  # refuses pickled objects
         else:
             with Image.open(path, formats=FORMATS) as image:
                 _check_shape(*image.size)
@@ -53,7 +60,7 @@ def decode(path: str | Path, channels: int, img_size: tuple[int, int] | None = N
                 # What lies behind an MPO's first picture is its preview or other eye.
                 animated = image.format != "MPO" and getattr(image, "is_animated", False)
                 box = None if img_size is None else _draft(image, *img_size)
-                bands = standard(image, channels)
+                bands = standard(image, channels, value_range)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ValueError(f"{path}: expected at most {MAX_PIXELS} pixels, the file declares more") from None
     except Image.UnidentifiedImageError:
@@ -65,21 +72,21 @@ def decode(path: str | Path, channels: int, img_size: tuple[int, int] | None = N
     return bands if img_size is None else tuple(cover(band, *img_size, box) for band in bands)
 
 
-def standard(image: Image.Image, channels: int) -> Bands:
+def standard(image: Image.Image, channels: int, value_range: Range | None = None) -> Bands:
     """Upright 8-bit picture: grey for 1 channel, RGB for 3, RGB and alpha for 4.
 
     EXIF orientation is applied; transparency is laid over white, or is the fourth of 4 channels, opaque where the
-    picture has none; CMYK, palette and 1-bit pictures are converted without a colour profile; 16-bit grey is scaled
-    from 0..65535; 32-bit grey from the smallest of 0..1 (float only), 0..255 and 0..65535 that holds it.
+    picture has none; CMYK, palette and 1-bit pictures are converted without a colour profile; grey of more than 8 bits
+    is scaled from ``value_range``, or from 0..65535 of 16 bits and 0..1 of floats; 32-bit whole numbers have no other.
 
     Raises:
-        ValueError: another number of channels, or grey values beyond those.
+        ValueError: another number of channels, grey values beyond the range, or no range for them.
     """
     if channels not in MODES:
         raise ValueError(f"expected an array (.npy) of {channels} channels, pictures have 1, 3 or 4")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(_eight_bits(np.asarray(image)))
+        image = Image.fromarray(_eight_bits(np.asarray(image), value_range))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if channels < 4:
@@ -108,12 +115,15 @@ class Preprocessing:
         channels: 1 (grey), 3 (RGB), 4 (RGB and alpha), or any number up to `MAX_CHANNELS` for arrays.
         mean: Per channel, of values in 0..1.
         std: Per channel, of values in 0..1.
+        value_range: Values of black and white where pictures have more than 8 bits; None is 0..65535 of 16 bits, 0..1
+            of floats, and an error of wider whole numbers, which could be anything.
     """
 
     img_size: tuple[int, int]
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    value_range: Range | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.channels <= MAX_CHANNELS:
@@ -124,6 +134,8 @@ class Preprocessing:
             raise ValueError(f"img_size must be positive, got {self.img_size[0]}x{self.img_size[1]}")
         if not len(self.mean) == len(self.std) == self.channels:
             raise ValueError(f"expected {self.channels} means and stds, got {len(self.mean)} and {len(self.std)}")
+        if self.value_range is not None and not -np.inf < self.value_range[0] < self.value_range[1] < np.inf:
+            raise ValueError(f"value_range must be the values of black and white, got {self.value_range}")
 
     def __call__(self, picture: Picture) -> Float[Tensor, "c h w"]:
         """Raises ValueError for what is not a readable picture, naming the file where there is one."""
@@ -139,12 +151,12 @@ class Preprocessing:
         if isinstance(picture, np.ndarray):
             if picture.dtype == np.uint8 and picture.shape == (height, width, self.channels):
                 return picture
-            bands = _from_array(picture, self.channels)
+            bands = _from_array(picture, self.channels, self.value_range)
         elif isinstance(picture, Image.Image):
             _check_shape(*picture.size)
-            bands = standard(picture, self.channels)
+            bands = standard(picture, self.channels, self.value_range)
         else:
-            bands = decode(picture, self.channels, self.img_size)
+            bands = decode(picture, self.channels, self.img_size, self.value_range)
         return np.dstack([np.asarray(cover(band, height, width)) for band in bands])
 
     def normalise(self, pixels: UInt8[Tensor, "b h w c"]) -> Float[Tensor, "b c h w"]:
@@ -159,7 +171,14 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, values: Mapping) -> "Preprocessing":
         height, width = values["img_size"]
-        return cls((int(height), int(width)), int(values["channels"]), tuple(values["mean"]), tuple(values["std"]))
+        low, high = values.get("value_range") or (None, None)  # of older models there is none
+        return cls(
+            (int(height), int(width)),
+            int(values["channels"]),
+            tuple(values["mean"]),
+            tuple(values["std"]),
+            None if low is None else (low, high),
+        )
 
 
 def _check_shape(width: int, height: int, channels: int = 1) -> None:
@@ -199,7 +218,7 @@ def _draft(image: Image.Image, height: int, width: int) -> Box | None:
     return left, top, left + part[0], top + part[1]
 
 
-def _from_array(array: np.ndarray, channels: int) -> Bands:
+def _from_array(array: np.ndarray, channels: int, value_range: Range | None) -> Bands:
     """Checked before any value is read: the array may be a mapped file."""
     given = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or array.dtype.kind not in "uif":
@@ -207,21 +226,22 @@ def _from_array(array: np.ndarray, channels: int) -> Bands:
     if given != channels and not {given, channels} <= MODES.keys():
         raise ValueError(f"expected an array of {channels} channels, got {given}: {array.shape}")
     _check_shape(array.shape[1], array.shape[0], given)
-    pixels = _eight_bits(array)
+    pixels = _eight_bits(array, value_range)
     if given in MODES:
         return standard(Image.fromarray(pixels.reshape(array.shape[:2]) if given == 1 else pixels), channels)
     return tuple(Image.fromarray(pixels[..., channel]) for channel in range(channels))
 
 
-def _eight_bits(values: np.ndarray) -> UInt8[np.ndarray, "..."]:
-    """Linear, and the same for every picture of a kind: never stretched to the picture's own extremes."""
-    if values.dtype == np.uint8:
+def _eight_bits(values: np.ndarray, value_range: Range | None) -> UInt8[np.ndarray, "..."]:
+    """Linear, and the same for every picture of a kind: never stretched to its own values, nor guessed from them."""
+    kind = values.dtype
+    if kind == np.uint8:
         return values
+    hint = "--data.value_range [0,255] (or [0,4095], ...) names the values of black and white"
+    if value_range is None and kind.kind != "f" and kind.itemsize > 2:
+        raise ValueError(f"expected a range for {kind} values, which could be anything: {hint}")
+    black, white = value_range or (0.0, 1.0 if kind.kind == "f" else 2.0 ** (8 * kind.itemsize) - 1)
     low, high = float(values.min()), float(values.max())
-    scales = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
-    if values.dtype.kind != "f" and values.dtype.itemsize == 2:
-        scales = (65535.0,)
-    full = next((scale for scale in scales if high <= scale), None)
-    if full is None or not low >= 0:
-        raise ValueError(f"expected values within 0..65535, got {low:g}..{high:g}")
-    return np.rint(values.astype(np.float64) * (255 / full)).astype(np.uint8)
+    if not black <= low <= high <= white:
+        raise ValueError(f"expected {kind} values within {black:g}..{white:g}, got {low:g}..{high:g}: {hint}")
+    return np.rint((values.astype(np.float64) - black) * (255 / (white - black))).astype(np.uint8)

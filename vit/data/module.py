@@ -36,16 +36,16 @@ class Images(L.LightningDataModule):
     Args:
         dataset: One of digits, mnist, fashion_mnist, cifar10, cifar100, scenes_texture, scenes_shape, scenes_relation,
             folder, csv, npz. Default: by what lies at the root, without one digits.
-        root: A folder of class folders (class/*.png, or train/class/*.png and optionally val/ and test/); a CSV file
-            with columns path, label and optionally split and group; an npz file (train_images, train_labels, ...); or
-            where a downloaded set lies (default: data/).
+        root: A folder of class folders (class/*.png, or train/class/*.png and maybe val/, test/); a CSV file (path,
+            label, maybe split, group); an npz file (train_images, ...); or a downloaded set's place (default: data/).
         img_size: Height and width in pixels, one number for a square. Default: the set's own size; 64 for a folder.
         channels: 1 for grey, 3 for RGB. Default: the set's own; 3 for a folder.
+        value_range: Values of black and white, [0,4095] for instance, where pictures have more than 8 bits. Default:
+            0..65535 of 16 bits, 0..1 of floats; wider whole numbers need it.
         batch_size: Pictures per step and device. The last batch of an epoch may be smaller, or larger by one.
         augment: How strongly training pictures are varied.
         flip: Whether augmentation may mirror them. Default: yes, but for digits.
-        bad_images: Whether a training or validation picture that cannot be read ends the run, or is left out with a
-            warning. In testing it always ends.
+        bad_images: Whether an unreadable picture ends the run or is left out with a warning; in testing it ends.
         balanced: Draw training pictures so that all classes are equally frequent.
         val_fraction: Share of train that is held out for validation where the set has no split of its own.
         train_size: How many pictures to train on, or which share (0.1) of those there are without validation. Every
@@ -65,6 +65,7 @@ class Images(L.LightningDataModule):
         root: str | None = None,
         img_size: int | tuple[int, int] | None = None,
         channels: int | None = None,
+        value_range: tuple[float, float] | None = None,
         batch_size: int = 128,
         augment: Level = "medium",
         flip: bool | None = None,
@@ -106,7 +107,7 @@ class Images(L.LightningDataModule):
         self.cache_gb = cache_gb
         self.pictures = pictures or []
         self.masks = masks
-        self.preprocessing: Preprocessing = catalog.preprocessing(dataset, root, img_size, channels)
+        self.preprocessing: Preprocessing = catalog.preprocessing(dataset, root, img_size, channels, value_range)
 
     @cached_property
     def description(self) -> catalog.Description:
