@@ -171,6 +171,19 @@ def test_manifest_sees_what_pictures_show(tmp_path: Path):
     assert len({*hashes}) == len(hashes)
 
 
+@pytest.mark.parametrize("name", ["0.npy", "0.bmp", "0.TIF", "0.tiff"])
+def test_manifest_sees_one_pixel_in_the_middle_of_a_large_file(tmp_path: Path, name: str):
+    root, pixels = folder(tmp_path / "mine"), np.zeros((700, 1100, 3), np.uint8)
+    large = root / "a" / name
+    hashes, sizes = set(), set()
+    for shade in (0, 1):
+        pixels[350, 550] = shade
+        np.save(large, pixels) if name.endswith("npy") else Image.fromarray(pixels).save(large)
+        hashes.add(manifest("folder", str(root)))
+        sizes.add(large.stat().st_size)
+    assert len(hashes) == 2 and len(sizes) == 1 and sizes.pop() > 2 * 2**20
+
+
 def test_manifest_of_a_table_knows_its_groups(tmp_path: Path):
     mine = folder(tmp_path / "mine")
     rows = [f"{name}/{i}.png,{name},{i}" for name in "ab" for i in range(5)]

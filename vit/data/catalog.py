@@ -19,7 +19,8 @@ from vit.data.source import Source
 
 Size = tuple[int, int]
 Split = Literal["train", "val", "test"]
-ENDS = 2**15  # bytes of a large file's beginning and of its end that identify it
+ENDS = 2**15  # bytes of a large file's beginning and of its end that identify it, where its pixels are compressed
+PLAIN = frozenset({".npy", ".bmp", ".tif", ".tiff"})  # may hold pixels as they are: one can change and nothing else
 DOWNLOADS = "data"  # where torchvision's sets go and are looked for unless a root is given
 STREAMS: dict[Split, tuple[int, int]] = {"train": (1, 1_000_000), "val": (2, 5_000), "test": (3, 10_000)}  # seed, count
 LAYOUTS = {"folder": folder.scan, "csv": table.scan, "npz": arrays.scan}
@@ -151,8 +152,8 @@ def ignored(dataset: str | None, root: str | None) -> dict[str, int]:
 def manifest(dataset: str | None, root: str | None) -> str:
     """SHA-256 that identifies a set wherever it lies: of its classes and, split by split, labels, groups and pictures.
 
-    Of a file its path below the root, its size, and its bytes: all of a small one, the `ENDS` of a large one, where
-    any change of compressed pixels shows.  Of generated pictures the first 256 stand for all, which the generator's
+    Of a file its path below the root, its size, and its bytes: all of a small or `PLAIN` one, else the `ENDS`, where a
+    change of compressed pixels shows.  Of generated pictures the first 256 stand for all, which the generator's
     version and the seeds decide.
     """
     name = resolve(dataset, root)
@@ -185,14 +186,21 @@ def manifest(dataset: str | None, root: str | None) -> str:
 
 
 def _fingerprint(path: Path) -> bytes:
-    """Of a file's size and bytes; of those in the middle of a large one none."""
+    """Of a file's size and bytes; of those in the middle of a large compressed one none."""
     with path.open("rb", buffering=0) as file:
         head = file.read(2 * ENDS)
         size = os.fstat(file.fileno()).st_size
-        if size > 2 * ENDS:
+        digest = hashlib.sha256(f"{size} ".encode())
+        if size <= 2 * ENDS:
+            digest.update(head)
+        elif path.suffix.lower() in PLAIN:
+            digest.update(head)
+            while part := file.read(2**20):
+                digest.update(part)
+        else:
             file.seek(-ENDS, os.SEEK_END)
-            head = head[:ENDS] + file.read(ENDS)
-    return hashlib.sha256(f"{size} ".encode() + head).digest()
+            digest.update(head[:ENDS] + file.read(ENDS))
+    return digest.digest()
 
 
 def _listing(name: str, root: str | None) -> Listing:
