@@ -20,7 +20,7 @@ FLOORS = [
     {"attention"},
     {"layers"},
     {"models", "data"},
-    {"bundle", "card", "export", "analysis"},
+    {"bundle", "card", "export", "meta", "analysis"},
     {"tasks"},
     {"commandline"},
     {"run", "evaluate"},

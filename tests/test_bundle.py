@@ -122,6 +122,10 @@ def edit(folder, **changes):
     (folder / "model.json").write_text(json.dumps({**record, **changes}))
 
 
+def prepared(**changes):
+    return lambda folder: edit(folder, preprocessing={**PREPROCESSING.to_dict(), **changes})
+
+
 def other_architecture(folder):
     tree = json.loads((folder / "model.json").read_text())["spec"]
     tree["args"]["backbone"]["args"]["embed_dim"] = 24
@@ -140,6 +144,12 @@ def other_architecture(folder):
             lambda folder: edit(folder, spec={"class": "os.system", "args": {}}),
             r"spec names os\.system: expected a class",
         ),
+        (lambda folder: edit(folder, preprocessing={}), r"not a model's record: preprocessing lacks .* 'img_size'$"),
+        (prepared(img_size=[7, 12]), r"the net takes no pictures of 7x12: "),
+        (prepared(channels=1, mean=[0.5], std=[0.5]), r"the net is one of 3 channels, got 1$"),
+        (lambda folder: edit(folder, classes=["cat", "dog"]), r"the net is one of 3 classes, got 2$"),
+        (lambda folder: edit(folder, classes=[*CLASSES, "owl"]), r"the net is one of 3 classes, got 4$"),
+        (lambda folder: edit(folder, classes="cat"), r"expected a list of names as classes, got 'cat'$"),
         (other_architecture, r"do not fit their architecture: unexpected: .* and \d+ more; wrong shape: .*expected"),
     ],
 )

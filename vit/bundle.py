@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import vit
 from vit.data.images import Preprocessing
 from vit.files import commit, part_of, sha256, write_atomically, write_part
+from vit.meta import checked
 from vit.models import CNN, ViT
 from vit.models.pretraining import refuse_pretrained
 from vit.spec import build, spec
@@ -176,10 +177,10 @@ def load(path: str | Path, device: str = "auto") -> Model:
     if problem := mismatch(net.state_dict(), weights):
         raise ValueError(f"the weights in {file} do not fit their architecture: {problem}")
     net.load_state_dict(weights)
+    classes, preprocessing = checked(meta, net.eval(), file.with_name(RECORD) if file.name == WEIGHTS else file)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    net.to(device).eval()
-    return Model(net, tuple(meta["classes"]), Preprocessing.from_dict(meta["preprocessing"]), meta)
+    return Model(net.to(device), classes, preprocessing, meta)
 
 
 def tensors_of(net: nn.Module) -> dict[str, Tensor]:
