@@ -112,8 +112,19 @@ def test_out_of_memory_comes_with_advice(tmp_path: Path, monkeypatch) -> None:
             raise torch.OutOfMemoryError("tried to allocate 2 GiB\nof which")
 
     monkeypatch.setattr(Classifier, "on_train_batch_start", grab)
-    advice = r"batches of 64: --data\.batch_size 32 --trainer\.accumulate_grad_batches 4 .*last\.ckpt is kept"
+    advice = (
+        r"batches of 64: a new run with --data\.batch_size 32 --trainer\.accumulate_grad_batches 4 .*last\.ckpt is kept"
+    )
     with pytest.raises(torch.OutOfMemoryError, match=advice):
         options = ["--data.batch_size=64", "--trainer.accumulate_grad_batches=2"]
         run.fit([*TINY, *options, "--run", str(tmp_path / "run")])
     assert load_checkpoint(tmp_path / "run" / LAST)["epoch"] == 0
+
+
+def test_pictures_that_do_not_fit_in_memory_come_with_other_advice(tmp_path: Path, monkeypatch) -> None:
+    def grab(self: Classifier, stage: str) -> None:
+        raise MemoryError("Unable to allocate 2 GiB")
+
+    monkeypatch.setattr(Classifier, "setup", grab)
+    with pytest.raises(MemoryError, match=r"out of memory: --data\.cache_gb 0 keeps no decoded pictures in it"):
+        run.fit([*TINY, "--run", str(tmp_path / "run")])

@@ -171,12 +171,14 @@ def _advised(cli: VitCLI) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
             raise
+        if isinstance(error, MemoryError):
+            raise MemoryError("out of memory: --data.cache_gb 0 keeps no decoded pictures in it") from error
         size, accumulated = cli.datamodule.batch_size, cli.trainer.accumulate_grad_batches
         advice = "take a smaller data.img_size or a smaller model"
         if size > 1:
             halved = f"--data.batch_size {size // 2} --trainer.accumulate_grad_batches {2 * accumulated}"
-            advice = f"{halved} makes steps of as many pictures in half the memory"
-        kept = f"; {cli.folder / LAST} is kept" if (cli.folder / LAST).is_file() else ""
+            advice = f"a new run with {halved} makes steps of as many pictures in half the memory"
+        kept = f"; {cli.folder / LAST} is kept, to resume with more memory" if (cli.folder / LAST).is_file() else ""
         raise torch.OutOfMemoryError(f"out of memory with batches of {size}: {advice}{kept}") from error
 
 
