@@ -38,7 +38,16 @@ trainer:
 model:
   init_args:
     mixing: {class_path: vit.data.mixing.Mixing, init_args: {mixup_alpha: 0.2, cutmix_alpha: 1.0}}
-    net: {init_args: {backbone: {init_args: {embed_dim: 12, depth: 1, patch_size: 4, patch_drop: 0.3, drop_path: 0.3}}}}
+    net:
+      init_args:
+        backbone:
+          init_args:
+            embed_dim: 12
+            depth: 1
+            patch_size: 4
+            patch_drop: 0.3
+            drop_path: 0.3
+            block: {init_args: {mixer: {init_args: {proj_drop: 0.2}}, mlp: {init_args: {drop: 0.2}}}}
 data: {batch_size: 16, augment: medium}
 """
 STOPS = ("exception", "SIGTERM", "SIGKILL")
