@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vit.data.module import Images
 from vit.data.table import find, scan
 
 
@@ -91,6 +92,17 @@ def test_bad_tables(tmp_path: Path, header: str, lines: list[str], message: str)
     with pytest.raises(ValueError, match=message) as caught:
         scan(path)
     assert "\n" not in str(caught.value)
+
+
+def test_groups_of_which_none_can_be_held_out_are_named_as_the_reason(tmp_path: Path):
+    lines = [f"{name}{i}.png,{name},p{name}" for name in "ab" for i in range(5)]
+    path = table(tmp_path, *lines, header="path,label,group")
+    with pytest.raises(ValueError, match=r"labels.csv: nothing to test on: no group can be held out .*a, b.* split$"):
+        scan(path)
+    lines = [f"{name}{i}.png,{name},train,p{name}" for name in "ab" for i in range(5)]
+    path = table(tmp_path, *lines, "t.png,a,test,q", header="path,label,split,group")
+    with pytest.raises(ValueError, match=r"nothing to validate on: no group can be held out .* give rows of val"):
+        Images(root=str(path)).setup("fit")
 
 
 def test_a_missing_file_is_named(tmp_path: Path):

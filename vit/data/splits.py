@@ -100,9 +100,10 @@ class Splits:
             return source, np.arange(len(source)), np.arange(0)
         kept, held = carve(source.labels, self.val_fraction, self.seed, source.groups)
         if not len(held):
-            raise ValueError(
-                f"nothing to validate on: no class has two pictures to train on (classes: {shown(self.classes)})"
-            )
+            reason = "no class has two pictures to train on"
+            if source.groups is not None:
+                reason = "no group can be held out and leave every class one to train on; give rows of val"
+            raise ValueError(f"nothing to validate on: {reason} (classes: {shown(self.classes)})")
         return source, kept, held
 
     def _readable(self, source: Source, samples: np.ndarray) -> np.ndarray:

@@ -72,7 +72,13 @@ def scan(root: str | Path) -> Listing:
             labels = np.array([numbers[row.label] for row in mine], dtype=np.int64)
             groups = np.array([row.group for row in mine]) if any(row.group for row in mine) else None
             splits[split] = Source([row.path for row in mine], labels, groups)
-    return Listing(path.parent, classes, with_test(splits), Counter())
+    drawn = with_test(splits)
+    if splits["train"].groups is not None and not len(drawn["test"]):
+        raise ValueError(
+            f"{path}: nothing to test on: no group can be held out and leave every class one to train on"
+            f" (classes: {shown(classes)}); give more groups or a column split"
+        )
+    return Listing(path.parent, classes, drawn, Counter())
 
 
 def _columns(path: Path) -> list[str]:
