@@ -132,6 +132,16 @@ def test_a_bad_picture_stops_setup_with_its_name(tmp_path: Path):
         [data.setup(stage) for stage in ("fit", "test")]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_picture_read_while_training_is_one_line_naming_it(tmp_path: Path, workers: int):
+    broken(coloured(tmp_path), *(f"{name}/{i}.png" for name in "rgb" for i in range(10)))
+    loader = Images(root=str(tmp_path), img_size=8, augment="none", cache_gb=0, num_workers=workers).train_dataloader()
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/./.\.png: expected a picture .* none of them$"):
+        list(loader)
+    if workers:
+        loader._iterator._shutdown_workers()  # as Lightning does
+
+
 def test_own_validation_folder_is_used(tmp_path: Path):
     coloured(tmp_path / "train")
     coloured(tmp_path / "val", per_class=2)

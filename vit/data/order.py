@@ -170,7 +170,11 @@ class Loader(Generic[T]):
         batches = iter(self._loader)
         while True:
             start = time.monotonic()
-            batch = next(batches, None)
+            try:
+                batch = next(batches, None)
+            except ValueError as error:  # a worker's comes with its traceback before it
+                reason = str(error).rstrip().rpartition("\n")[2].removeprefix("ValueError: ")
+                raise ValueError(reason) from error
             self.waited += time.monotonic() - start
             if batch is None:
                 return
