@@ -171,13 +171,13 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, values: Mapping) -> "Preprocessing":
         height, width = values["img_size"]
-        low, high = values.get("value_range") or (None, None)  # of older models there is none
+        given = values.get("value_range")  # of older models there is none
         return cls(
             (int(height), int(width)),
             int(values["channels"]),
             tuple(values["mean"]),
             tuple(values["std"]),
-            None if low is None else (low, high),
+            None if given is None else (given[0], given[1]),
         )
 
 
