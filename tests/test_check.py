@@ -56,3 +56,18 @@ def test_a_known_set_and_what_cannot_be_checked(capsys: pytest.CaptureFixture[st
     ):
         assert cli.main(["check", *args]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_pictures_of_five_channels_are_looked_at_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(3):
+            pixels = np.random.default_rng(number + 3 * (name == "b")).integers(0, 255, (7, 11, 5), dtype=np.uint8)
+            np.save(tmp_path / "data" / name / f"{number}.npy", pixels)
+    (tmp_path / "data" / "a" / "empty.npy").touch()
+    (tmp_path / "data" / "b" / "zip.npy").write_bytes(b"PK\x03\x04 and so on")
+    assert cli.main(["check", str(tmp_path / "data"), "--picture", str(tmp_path / "sheet.png")]) == 0
+    out = capsys.readouterr().out
+    assert "uint8 (5 channels) 6" in out and "a/empty.npy: " in out and "b/zip.npy: " in out
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size[0] > 100

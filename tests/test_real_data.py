@@ -101,8 +101,13 @@ def test_a_model_of_photos_is_tested_on_sketches_of_the_same_classes(
     photos, first = trained("pacs")
     folder = shutil.copytree(first, tmp_path / "run", ignore=shutil.ignore_patterns("test*"))
     before = vit.load(folder).meta["metrics"]
-    result = evaluate.test(["--load", str(folder), "--data.root", str(photos.parent / "sketch")])
-    assert result["data"] == "sketch" and (folder / "test-sketch" / "report.html").is_file()
+    with pytest.raises(ValueError, match=r"sketch.* test"):
+        evaluate.test(["--load", str(folder), "--data.root", str(photos.parent / "sketch")])
+    shifted = tmp_path / "shifted"
+    for split, domain in (("train", "photo"), ("test", "sketch")):
+        shutil.copytree(photos.parent / domain, shifted / split)
+    result = evaluate.test(["--load", str(folder), "--data.root", str(shifted)])
+    assert result["data"] == "shifted" and (folder / "test-shifted" / "report.html").is_file()
     assert vit.load(folder).meta["metrics"] == before
     with pytest.raises(ValueError, match=r"art_painting: .* found folders: if dog, elephant, .* are the classes"):
         run.fit([*OPTIONS, "--data.root", str(photos.parent), "--run", str(tmp_path / "other")])

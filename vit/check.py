@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.lib.format import open_memmap
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -131,12 +132,18 @@ def _samples(data: str, found: Survey) -> Figure:
     source = catalog.load(*_place(data), "train")
     assert source is not None, "every set has one to train on"
     bad = {picture.name for picture in found.unreadable}
-    prepared = Preprocessing((SIDE, SIDE), 3, (0.0,) * 3, (1.0,) * 3)
     train = [picture for picture in found.seen if picture.split == "train"]
     pictures, titles = [], []
     for label, name in enumerate(found.classes[:MOST_CLASSES]):
         places = [i for i, picture in enumerate(train) if picture.label == label and picture.name not in bad]
         for i in places[:: max(1, len(places) // PER_CLASS)][:PER_CLASS]:
-            pictures.append(prepared.pixels(source.pictures[i]))  # pyright: ignore
+            pictures.append(_drawn(source.pictures[i]))  # pyright: ignore
             titles.append(name)
     return samples(pictures, titles, PER_CLASS)
+
+
+def _drawn(picture: Path | np.ndarray) -> np.ndarray:
+    """At its final size; of an array with more than three channels the first are seen."""
+    array = open_memmap(picture, mode="r") if isinstance(picture, Path) and picture.suffix == ".npy" else picture
+    channels = max(3, array.shape[2]) if isinstance(array, np.ndarray) and array.ndim == 3 else 3
+    return Preprocessing((SIDE, SIDE), channels, (0.0,) * channels, (1.0,) * channels).pixels(picture)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from PIL import Image
 
 from vit.data.images import FORMATS, decode
@@ -192,7 +193,7 @@ def _file(seen: Seen, path: Path) -> Seen:
     try:
         content = path.read_bytes()
         if path.suffix.lower() == ".npy":
-            array = np.load(path, allow_pickle=False)
+            array = open_memmap(path, mode="r")  # only of an array's file: never runs what a file holds
             decode(path, array.shape[2] if array.ndim == 3 else 1)
             return _array(seen, array)._replace(file=hashlib.sha256(content).hexdigest())
         (image,) = decode(path, 3)
