@@ -36,7 +36,7 @@ def test_test_reports_accuracy_n_and_interval(folder: Path) -> None:
 def test_a_test_leaves_its_pictures_and_a_page(folder: Path) -> None:
     result = evaluate.test(["--load", str(folder)])
     page = (folder / "report.html").read_text()
-    for name in ("curves.png", "confusion.png", "mistakes.png"):
+    for name in ("samples.png", "curves.png", "confusion.png", "mistakes.png"):
         assert base64.b64encode((folder / name).read_bytes()).decode() in page
     low, high = (100 * bound for bound in result["acc_95"])
     assert f"{100 * result['acc']:.1f} % ({low:.1f} to {high:.1f}) of 359 test pictures of digits are right." in page

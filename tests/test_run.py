@@ -47,6 +47,7 @@ def test_a_run_leaves_its_record(finished: Path) -> None:
         "fit.json",
         "metrics.csv",
         "curves.png",
+        "samples.png",
         "model.safetensors",
         "model.json",
         "README.md",

@@ -5,19 +5,19 @@ from PIL import Image
 from vit.tasks.checkpoint import Checkpoints
 from vit.tasks.classify import Classifier
 from vit.tasks.metrics import MetricsCSV
-from vit.tasks.pictures import Confusion, Curves
+from vit.tasks.pictures import Confusion, Curves, Samples
 from vit.tasks.release import Release
 
 
 def test_a_run_leaves_its_curves_and_a_test_its_confusion(tiny_net, digits, trainer, tmp_path):
     confusion, task = Confusion(), Classifier(tiny_net)
     options = {"logger": MetricsCSV(str(tmp_path)), "log_every_n_steps": 2, "enable_checkpointing": False}
-    fitted = trainer(callbacks=[Curves(), confusion], **options)
+    fitted = trainer(callbacks=[Samples(6), Curves(), confusion], **options)
     fitted.fit(task, digits)
     assert not (tmp_path / "confusion.png").exists()
     assert confusion.matrix.sum() == 143
     (measured,) = fitted.test(task, digits, verbose=False)
-    for name in ("curves.png", "confusion.png"):
+    for name in ("samples.png", "curves.png", "confusion.png"):
         picture = np.asarray(Image.open(tmp_path / name).convert("L"))
         assert min(picture.shape) > 200 and picture.std() > 5
     labels = torch.cat([batch.labels for batch in digits.test_dataloader()])
@@ -36,7 +36,7 @@ def test_rows_are_true_classes_and_columns_predicted_ones():
 
 
 def test_a_smoke_run_leaves_no_files(tiny_net, digits, trainer, tmp_path):
-    callbacks = [Curves(), Confusion(), Release(), Checkpoints()]
+    callbacks = [Samples(), Curves(), Confusion(), Release(), Checkpoints()]
     fitted = trainer(callbacks=callbacks, fast_dev_run=True)
     fitted.fit(Classifier(tiny_net), digits)
     fitted.test(Classifier(tiny_net), digits, verbose=False)

@@ -17,6 +17,7 @@ from vit.models import AIM, MAE, SimMIM
 PAGE = "report.html"
 PRETRAINING = {f"{net.__module__}.{net.__qualname__}" for net in (AIM, MAE, SimMIM)}
 PICTURES = {
+    "samples.png": "Some of the training pictures",
     "curves.png": "Loss and accuracy while training",
     "confusion.png": "True classes (rows) and what they were taken for",
     "reconstructions.png": "Validation pictures, what was left of them, and with the predicted patches put in",

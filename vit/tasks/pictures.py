@@ -1,4 +1,4 @@
-"""Pictures a run leaves in its folder, and in wandb where that logs: learning curves, confusion matrix, mistakes."""
+"""Pictures a run leaves in its folder, and in wandb where that logs: samples, learning curves, confusion, mistakes."""
 
 from io import BytesIO
 from pathlib import Path
@@ -30,6 +30,30 @@ class Curves(L.Callback):
         tables = [logger.path for logger in trainer.loggers if isinstance(logger, MetricsCSV)]
         if trainer.is_global_zero and tables and tables[0].is_file():
             write_picture(plots.curves(tables[0]), Path(trainer.default_root_dir) / "curves.png")
+
+
+@final
+class Samples(L.Callback):
+    """``samples.png`` when training begins: some pictures trained on, before augmentation, each class in its share.
+
+    Args:
+        count: how many.
+    """
+
+    def __init__(self, count: int = 12) -> None:
+        self.count = count
+
+    @override
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero or is_smoke_run(trainer):
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        excerpt = data.excerpt("train", self.count)
+        places = excerpt.plan.index
+        titles = [data.classes[label] for label in excerpt.dataset.source.labels[places]]
+        write_picture(
+            plots.samples(excerpt.dataset.pixels(places), titles), Path(trainer.default_root_dir) / "samples.png"
+        )
 
 
 @final
