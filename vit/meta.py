@@ -30,7 +30,8 @@ def checked(meta: dict[str, Any], net: nn.Module, file: Path) -> tuple[tuple[str
         if came != needed:
             raise ValueError(f"{wrong}: the net is one of {needed} {what}, got {came}")
     size = preprocessing.img_size
-    if size != tuple(args.get("img_size", size)):
+    built_for = args.get("img_size", size)
+    if size != ((built_for, built_for) if isinstance(built_for, int) else tuple(built_for)):
         try:
             with torch.inference_mode():
                 net(torch.zeros(1, preprocessing.channels, *size))

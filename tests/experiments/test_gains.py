@@ -27,7 +27,7 @@ def rows(seeds: int = 6) -> list[planted.Row]:
     for seed in range(seeds):
         for one in ENTRIES:
             own = 0.001 * (seed % 2) if one is MAE else 0.0
-            runs.append(run(one, seed, ACCURACIES[one["row"]] + SHIFTS[seed] + own, PROBES.get(one["row"])))
+            runs.append(run(one, seed, ACCURACIES[one["name"]] + SHIFTS[seed] + own, PROBES.get(one["name"])))
     return [pretrain("mae@planted", 1000), *(pretrain("mae@planted", seed) for seed in range(seeds)), *runs]
 
 

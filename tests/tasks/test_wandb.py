@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def test_an_offline_fit_and_test_leave_history_config_picture_and_bundle(
 
     (folder,) = (run / "wandb").glob("offline-run-*")
     (log,) = folder.glob("*.wandb")
-    records = list(read(log))
+    records = settled(log)
     history = [values(record.history.item) for record in records if record.WhichOneof("record_type") == "history"]
     logged = {name for row in history for name in row}
     assert {"train/loss", "train/loss_step", "lr", "val/loss", "val/acc", "test/loss", "test/acc"} <= logged
@@ -68,6 +69,16 @@ def test_an_offline_fit_and_test_leave_history_config_picture_and_bundle(
     assert {entry.path for artifact in artifacts for entry in artifact.manifest.contents} >= {"model.json"}
     started = next(record.run for record in records if record.WhichOneof("record_type") == "run")
     assert (started.display_name, started.run_id) == ("mine", Wandb(str(run)).version)
+
+
+def settled(log: Path) -> list[Any]:
+    """What is in it once wandb's own process has written the end of the run."""
+    for _ in range(300):
+        records = list(read(log))
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{log} has no end after half a minute")
 
 
 def read(path: Path) -> Iterator[Any]:
