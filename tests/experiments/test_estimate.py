@@ -51,6 +51,12 @@ def test_what_is_done_costs_nothing(planned: Plan):
     assert last_minutes(table) == round(RUN / 60) and table.splitlines()[-1].startswith("1 runs to do")
 
 
+def test_a_net_that_has_nothing_left_to_run_is_not_timed(planned: Plan, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(estimate, "seconds", lambda *_: pytest.fail("a step was taken"))
+    table = estimate.table(planned, [], 1, "cpu")
+    assert [line.split()[3] for line in table.splitlines() if line.startswith(("vit", "cnn"))] == ["-", "-"]
+
+
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_step_and_a_picture_are_timed_and_the_net_learns_nothing_lasting(precision: str):
     net: Any = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))

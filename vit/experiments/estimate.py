@@ -29,13 +29,13 @@ def table(planned: Plan, cells: Sequence[Cell], workers: int, device: str) -> st
         mine = [cell for cell in cells if cell.arm == arm.name]
         speed = {
             precision: seconds(planned.net(arm), shape, study.batch_size, precision, device)
-            for precision in dict.fromkeys((study.precision, *(cell.precision for cell in mine)))
+            for precision in dict.fromkeys(cell.precision for cell in mine)  # none for what is only timed, or done
         }
         spent = sum(_run_seconds(study, cell, *speed[cell.precision]) for cell in mine)
         total += spent
+        step = f"{1000 * next(iter(speed.values()))[0]:.0f}" if speed else "-"
         lines.append(
-            f"{arm.name:<{wide}}{arm.parameters:>12,}{arm.macs:>15,}{1000 * speed[study.precision][0]:>9.0f}"
-            f"{len(mine):>6}{spent / 60:>9.0f}"
+            f"{arm.name:<{wide}}{arm.parameters:>12,}{arm.macs:>15,}{step:>9}{len(mine):>6}{spent / 60:>9.0f}"
         )
     cores = 1 if device == "cuda" else workers  # runs that share a GPU slow each other: how much is not known here
     most = "about" if device == "cpu" else "at most about"
