@@ -34,9 +34,7 @@ def table(planned: Plan, cells: Sequence[Cell], workers: int, device: str) -> st
         spent = sum(_run_seconds(study, cell, *speed[cell.precision]) for cell in mine)
         total += spent
         step = f"{1000 * next(iter(speed.values()))[0]:.0f}" if speed else "-"
-        lines.append(
-            f"{arm.name:<{wide}}{arm.parameters:>12,}{arm.macs:>15,}{step:>9}{len(mine):>6}{spent / 60:>9.0f}"
-        )
+        lines.append(f"{arm.name:<{wide}}{arm.parameters:>12,}{arm.macs:>15,}{step:>9}{len(mine):>6}{spent / 60:>9.0f}")
     cores = 1 if device == "cuda" else workers  # runs that share a GPU slow each other: how much is not known here
     most = "about" if device == "cpu" else "at most about"
     lines.append(f"{len(cells)} runs to do, {most} {total / cores / 60:.0f} minutes with {workers} at once on {device}")
