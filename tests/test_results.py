@@ -96,6 +96,25 @@ def test_data_size_on_fashion_mnist() -> None:
         assert f"# Expect {100 * means[arm, 10_000]:.1f} % on Fashion-MNIST: mean of 6 seeds" in header
 
 
+def test_data_size_on_textures() -> None:
+    found = findings(ROOT / "results" / "data-size-scenes-texture")
+    assert found.missing == 0 and all(len(cell.accuracies) == 6 for cell in found.cells)
+    assert {row["commit"] for row in found.done} == {"8484e22fef23"}
+    advice = recommendation(found)
+    gains = [re.match(r"It is (.+) (\(.+\)) points ahead of (\w+)", sentence) for sentence in advice.sentences]
+    hybrid, vit = (gain for gain in gains if gain)
+    assert (hybrid[3], vit[3]) == ("hybrid", "vit")
+    assert f"{hybrid[1]} points {hybrid[2]} ahead of the hybrid and {vit[1]} {vit[2]} ahead of the ViT" in TEXT
+    assert f"reaches {100 * found.cell('cnn', 30_000).mean:.1f} %" in TEXT
+    by_pair = {(d.first, d.second, d.size): d.interval for d in found.differences}
+    assert all(by_pair["vit", "hybrid", size].high < 0 for size in (300, 3000, 30_000))
+    value, low, high = (-100 * x for x in by_pair["vit", "hybrid", 30_000])
+    assert f"by {value:.1f} points ({high:.1f} to {low:.1f}) at 30,000" in TEXT
+    assert f"on textures, below, {value:.1f})" in TEXT
+    (pair,) = [pair for pair in found.pairs if (pair.first, pair.second) == ("hybrid", "cnn")]
+    assert f"between {pair.crossing.low:,.0f} and {pair.crossing.high:,.0f}." in TEXT
+
+
 def test_light_augmentation_on_fashion_mnist() -> None:
     light, none = (findings(ROOT / "results" / f"data-size-fashion-mnist{name}") for name in ("-light", ""))
     losses = [100 * (none.cell(arm, 10_000).mean - light.cell(arm, 10_000).mean) for arm in light.arms]
