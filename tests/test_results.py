@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import datetime
+from math import log
 from pathlib import Path
 from statistics import mean, stdev
 from typing import get_args
@@ -139,6 +140,39 @@ def test_train_step_against_timm() -> None:
     for record in records("train_step_vs_timm"):
         low, high = record["interval95"]
         assert f"{record['ratio']:.3f} ({low:.3f} to {high:.3f}) in {record['precision']}" in README
+
+
+def test_mae_step_against_a_supervised_one() -> None:
+    found = records("mae_step_vs_supervised")
+    assert [record["precision"] for record in found] == ["fp32", "bf16"]
+    for record in found:
+        low, high = record["interval95"]
+        assert high < 0.6 and f"{record['ratio']:.3f} ({low:.3f} to {high:.3f}) in {record['precision']}" in TEXT
+
+
+def test_attention_bench() -> None:
+    (record,) = records("bench_attention")
+    for tokens in record["tokens"]:
+        seconds = {
+            part["name"]: part["seconds"] for part in record["parts"] if (part["tokens"], part["depth"]) == (tokens, 4)
+        }
+        share = f"{100 * seconds['attention core'] / sum(seconds.values()):.0f} %"
+        assert f"{share} of the time at {tokens}" in TEXT or f"{share} at {tokens:,}" in TEXT
+    heads = {row["heads"]: row["seconds"] for row in record["cut_into_heads"]}
+    assert f"{max(heads)} take {heads[16] / heads[1]:.1f} times as long as one" in TEXT
+    cores = {(core["overlay"], core["tokens"]): core["seconds"] for core in record["cores"]}
+    slopes = {name: log(cores[name, 4096] / cores[name, 1024]) / log(4) for name, _ in cores}
+    assert f"softmax's core grows as N^{slopes['attention/softmax']:.2f}" in TEXT
+    claimed = [f"attention/{name}" for name in ("window", "linear", "efficient", "linformer")]
+    exponents = [slopes[name] for name in (*claimed, "mixer/aft_simple", "mixer/pool")]
+    assert max(exponents) <= 1.3 and f"as N^{min(exponents):.2f} to N^{max(exponents):.2f}" in TEXT
+
+
+def test_sparse_patterns_against_full_attention() -> None:
+    (record,) = records("sparse_engines")
+    gathered = [ratio for name, ratio in record["ratio"].items() if "dense" not in name]
+    assert min(gathered) >= 2 and record["tokens"] == 4096 and record["ratio"]["neighborhood, dense mask"] < 1
+    assert f"{min(gathered):.1f} to {max(gathered):.1f} times as fast" in TEXT
 
 
 def test_check_of_a_folder() -> None:
