@@ -39,10 +39,7 @@ def test_says_what_the_model_is_and_how_it_did(tmp_path: Path) -> None:
     assert f"{sum(p.numel() for p in net.parameters()):,} parameters" in text
     assert "Trained on: my\\_photos, 5,678 pictures, manifest `abc123`." in text
     assert "In the order of the logits: cat, dog." in text
-    assert (
-        "RGB, scaled (bicubic) until it covers 8x12 pixels" in text
-        and "minus 0.5, 0.4, 0.3, over 0.2, 0.3, 0.4" in text
-    )
+    assert "scaled (bicubic) until it covers 8x12 pixels" in text and "minus 0.5, 0.4, 0.3, over 0.2, 0.3, 0.4" in text
     assert "| best | val/acc | 0.9877 |  |\n| best | epoch | 7 |  |\n| test | acc | 0.9 | 0.85 to 0.94 |" in text
     assert "| test | n | 1,234 |  |" in text and "acc_95" not in text
     meta = bundle.load(tmp_path, "cpu").meta
@@ -55,7 +52,22 @@ def test_says_what_pictures_it_takes(tmp_path: Path, channels: int, words: str) 
     given = Preprocessing((8, 8), channels, (0.5,) * channels, (0.5,) * channels)
     bundle.save(tmp_path, CNN(8, channels, 2, width=0.1), classes=("cat", "dog"), preprocessing=given)
     write_card(tmp_path)
-    assert f"Turned upright, {words}, scaled" in (tmp_path / CARD).read_text(encoding="utf-8")
+    assert f"Turned upright, {words}, values of more than 8 bits" in (tmp_path / CARD).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("value_range", "words"),
+    [(None, "of 16 bits 0 to 65535, of floats 0 to 1"), ((-1000.0, 4095), "-1000 to 4095"), ((0, 0.25), "0 to 0.25")],
+)
+def test_says_which_values_become_black_and_white(
+    tmp_path: Path, value_range: tuple[float, float] | None, words: str
+) -> None:
+    given = Preprocessing((8, 8), 1, (0.5,), (0.5,), value_range)
+    bundle.save(tmp_path, CNN(8, 1, 2, width=0.1), classes=("cat", "dog"), preprocessing=given)
+    write_card(tmp_path)
+    text = (tmp_path / CARD).read_text(encoding="utf-8")
+    assert f"grey, values of more than 8 bits brought to 0 to 255 ({words}), scaled" in text
+    assert "the centre cut out, divided by 255; minus 0.5, over 0.5." in text
 
 
 def test_says_what_nobody_stated(tmp_path: Path) -> None:

@@ -164,9 +164,13 @@ def _preprocessing(given: Preprocessing) -> str:
     height, width = given.img_size
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (given.mean, given.std))
     colours = COLOURS.get(given.channels, f"{given.channels} channels")
+    wider = "of 16 bits 0 to 65535, of floats 0 to 1"
+    if given.value_range is not None:
+        wider = "{:g} to {:g}".format(*given.value_range)
     return (
-        f"Turned upright, {colours}, scaled (bicubic) until it covers {height}x{width} pixels, the centre cut out, "
-        f"divided by 255; minus {mean}, over {std}. `predict` does this; an exported file wants it done."
+        f"Turned upright, {colours}, values of more than 8 bits brought to 0 to 255 ({wider}), scaled (bicubic) until "
+        f"it covers {height}x{width} pixels, the centre cut out, divided by 255; minus {mean}, over {std}. `predict` "
+        "does this; an exported file wants it done."
     )
 
 
