@@ -40,6 +40,9 @@ def test_a_test_leaves_its_pictures_and_a_page(folder: Path) -> None:
         assert base64.b64encode((folder / name).read_bytes()).decode() in page
     low, high = (100 * bound for bound in result["acc_95"])
     assert f"{100 * result['acc']:.1f} % ({low:.1f} to {high:.1f}) of 359 test pictures of digits are right." in page
+    measured = vit.load(folder).meta["metrics"]["last"]
+    low, high = (round(bound, 4) for bound in measured["val/acc_95"])
+    assert f"val/acc_95 {low} to {high}, val/n 143" in page
     assert "http" not in page and "vit fit -c model/vit_nano" in page and "seed_everything: 0" in page
 
 

@@ -1,10 +1,12 @@
 import json
 
 import lightning as L
+import pytest
 import torch
 from torch.testing import assert_close
 
 import vit
+from vit.analysis.statistics import wilson
 from vit.tasks.checkpoint import Checkpoints, load_checkpoint
 from vit.tasks.classify import Classifier
 from vit.tasks.ema import EMA
@@ -74,6 +76,31 @@ def test_without_validation_the_newest_weights_are_released(tiny_net, digits, tr
     task = Classifier(tiny_net)
     trainer(callbacks=callbacks, limit_val_batches=0, max_epochs=1).fit(task, digits)
     assert_close(vit.load(tmp_path, "cpu").net.state_dict(), task.net.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("weights", ["best", "last"])
+def test_validation_accuracy_has_its_interval(tiny_net, digits, trainer, tmp_path, weights):
+    trainer(callbacks=[Release(weights=weights), Checkpoints()]).fit(Classifier(tiny_net), digits)
+    measured = record(tmp_path)["metrics"][weights]
+    right = measured["val/acc"] * measured["val/n"]
+    assert measured["val/n"] == 143 and right == pytest.approx(round(right), abs=1e-4)
+    assert measured["val/acc_95"] == pytest.approx(wilson(round(right), 143))
+
+
+@pytest.mark.parametrize("weights", ["best", "last"])
+def test_a_part_of_the_validation_split_has_none(tiny_net, digits, trainer, tmp_path, weights):
+    callbacks = [Release(weights=weights), Checkpoints()]
+    trainer(callbacks=callbacks, max_epochs=1, limit_val_batches=2).fit(Classifier(tiny_net), digits)
+    assert "val/acc" in record(tmp_path)["metrics"][weights]
+    assert not {"val/acc_95", "val/n"} & record(tmp_path)["metrics"][weights].keys()
+
+
+def test_a_resumed_run_knows_how_many_pictures_its_best_score_is_of():
+    checkpoints, older = Checkpoints(), {"best_score": 0.5, "best_step": 3}
+    checkpoints.load_state_dict({**older, "best_of": 143})
+    assert checkpoints.state_dict() == {**older, "best_of": 143}
+    checkpoints.load_state_dict(older)
+    assert checkpoints.best_of is None
 
 
 def test_a_bundle_predicts_what_the_task_does(tiny_net, digits, trainer, tmp_path):

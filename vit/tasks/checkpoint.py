@@ -1,7 +1,7 @@
 """Resume checkpoints: written atomically, sealed by a hash, read without unpickling code."""
 
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, cast, final
 
 import lightning as L
 import torch
@@ -9,6 +9,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from typing_extensions import override
 
+from vit.data.order import Loader
 from vit.files import commit, intact, keep, seal, write_part
 from vit.tasks.moment import Moment, put_before_validation
 
@@ -75,6 +76,12 @@ def is_smoke_run(trainer: L.Trainer) -> bool:
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
+def validated(trainer: L.Trainer) -> int | None:
+    """How many pictures the last validation looked at; None where it was a part of them."""
+    loader = cast(Loader, trainer.val_dataloaders)
+    return len(loader.plan.index) if sum(trainer.num_val_batches) == len(loader) else None
+
+
 @final
 class Checkpoints(Checkpoint):
     """``last.ckpt``, the newest step, and ``best.ckpt``, the best validation score, in ``checkpoints/`` of the run.
@@ -99,6 +106,7 @@ class Checkpoints(Checkpoint):
         self.monitor, self.mode, self.every_n_steps = monitor, mode, every_n_steps
         self.best_score: float | None = None
         self.best_step: int | None = None
+        self.best_of: int | None = None  # pictures that the score is of, where they were all
         self._folder = Path("checkpoints")
         self._last_step = 0
         self._moment: Moment | None = None
@@ -157,7 +165,7 @@ class Checkpoints(Checkpoint):
             raise ValueError(f"Checkpoints monitors {self.monitor!r}, which is not logged; logged are {known}")
         score = float(trainer.callback_metrics[self.monitor])
         if self._improves(score):
-            self.best_score, self.best_step = score, trainer.global_step
+            self.best_score, self.best_step, self.best_of = score, trainer.global_step, validated(trainer)
             _save(trainer, self._folder / BEST)
 
     @override
@@ -185,11 +193,12 @@ class Checkpoints(Checkpoint):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"best_score": self.best_score, "best_step": self.best_step}
+        return {"best_score": self.best_score, "best_step": self.best_step, "best_of": self.best_of}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
+        self.best_of = state_dict.get("best_of")
 
     def _improves(self, score: float) -> bool:
         if score != score:  # not a number: never the best

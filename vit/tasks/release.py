@@ -17,7 +17,8 @@ from vit.data import catalog
 from vit.data.order import Loader
 from vit.layers import merged
 from vit.spec import build, spec
-from vit.tasks.checkpoint import Checkpoints, is_smoke_run, load_checkpoint
+from vit.tasks.checkpoint import Checkpoints, is_smoke_run, load_checkpoint, validated
+from vit.tasks.classify import Classification
 from vit.tasks.ema import EMA
 from vit.tasks.task import Task
 from vit.tasks.wandb import Wandb
@@ -88,7 +89,8 @@ def _best(trainer: L.Trainer, pl_module: Task) -> tuple[dict[str, Tensor], dict[
         return _last(trainer, pl_module)
     checkpoint = load_checkpoint(keeper.best_model_path)
     average = checkpoint["callbacks"].get("EMA", {}).get("weights", {})
-    metrics = {keeper.monitor: keeper.best_score, "step": keeper.best_step, "epoch": checkpoint["epoch"]}
+    measured = _with_interval(pl_module, {keeper.monitor: keeper.best_score}, keeper.best_of)
+    metrics = {**measured, "step": keeper.best_step, "epoch": checkpoint["epoch"]}
     return _of_net(average or checkpoint["state_dict"]), {"best": metrics}
 
 
@@ -98,8 +100,16 @@ def _last(trainer: L.Trainer, pl_module: Task) -> tuple[dict[str, Tensor], dict[
     measured = {
         name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(("val/", "probe/"))
     }
-    metrics = {"last": {**measured, "step": trainer.global_step}} if measured else {}
+    known = _with_interval(pl_module, measured, validated(trainer) if measured else None)
+    metrics = {"last": {**known, "step": trainer.global_step}} if measured else {}
     return _of_net(average or pl_module.state_dict()), metrics
+
+
+def _with_interval(task: Task, measured: dict[str, Any], n: int | None) -> dict[str, Any]:
+    """With the interval of ``val/acc`` of ``n`` pictures, where it is a share of pictures: patches of one are alike."""
+    if n is None or "val/acc" not in measured or not isinstance(task, Classification):
+        return measured
+    return {**measured, "val/acc_95": wilson(round(measured["val/acc"] * n), n), "val/n": n}
 
 
 def _of_net(state: dict[str, Tensor]) -> dict[str, Tensor]:
