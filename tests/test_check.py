@@ -71,3 +71,37 @@ def test_pictures_of_five_channels_are_looked_at_and_drawn(tmp_path: Path, capsy
     assert "uint8 (5 channels) 6" in out and "a/empty.npy: " in out and "b/zip.npy: " in out
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size[0] > 100
+
+
+@pytest.fixture(params=["npy", "npz"])
+def counted(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Whole numbers of 32 bits up to 4095, as files or as arrays: nothing says which of them is white."""
+    images = np.full((8, 7, 11), 4095, np.int32)
+    images[:, 0] = np.arange(8)[:, None]
+    if request.param == "npz":
+        np.savez(tmp_path / "x-ray.npz", train_images=images, train_labels=np.arange(8) % 2)
+        return tmp_path / "x-ray.npz"
+    for number, picture in enumerate(images):
+        (tmp_path / "data" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "data" / "ab"[number % 2] / f"{number}.npy", picture)
+    return tmp_path / "data"
+
+
+def test_pixels_are_read_within_the_range_that_is_given(counted: Path, tmp_path: Path, capsys) -> None:
+    sheet = tmp_path / "sheet.png"
+    assert cli.main(["check", str(counted)]) == 0
+    assert "unreadable: 8" in (said := capsys.readouterr().out) and "expected a range for int32 values" in said
+    assert cli.main(["check", str(counted), "--value_range", "[0,4095]", "--picture", str(sheet)]) == 0
+    assert "unreadable: none" in (said := capsys.readouterr().out) and "int32 (1 channels) 8" in said
+    with Image.open(sheet) as picture:
+        assert (np.asarray(picture.convert("L")) == 0).sum() > 1000  # the row of black in each
+    assert cli.main(["check", str(counted), "--value_range=0,4000"]) == 0
+    assert "unreadable: 8" in (said := capsys.readouterr().out) and "within 0..4000, got" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [("4095", "black and white (0,4095), got '4095'"), ("4,4", "black and white, got (4.0, 4.0)")]
+)
+def test_a_range_has_two_ends(root: Path, given: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", str(root), "--value_range", given]) == 2
+    assert words in capsys.readouterr().err

@@ -17,7 +17,7 @@ from rich.table import Table
 from vit.analysis.plots.pictures import samples
 from vit.commandline.arguments import take
 from vit.data import catalog
-from vit.data.images import Preprocessing
+from vit.data.images import Preprocessing, Range
 from vit.data.listing import shown
 from vit.data.survey import Seen, Survey, look_at, workers
 from vit.files import write_atomically
@@ -26,6 +26,7 @@ SPLITS: tuple[catalog.Split, ...] = ("train", "val", "test")
 MOST_ROWS = 40  # of the table of classes
 LINES = 5  # of each kind of trouble on the terminal; the JSON file has all
 PER_CLASS, SIDE, MOST_CLASSES = 6, 96, 20  # of the picture of samples
+USAGE = "vit check DATA [--json FILE] [--picture FILE] [--value_range BLACK,WHITE] [--strict]"
 
 
 def main(args: list[str]) -> int:
@@ -35,24 +36,28 @@ def main(args: list[str]) -> int:
         ValueError: no data set there.
     """
     strict = "--strict" in args
-    (json_file, picture), rest = take([argument for argument in args if argument != "--strict"], "--json", "--picture")
+    plain = [argument for argument in args if argument != "--strict"]
+    (json_file, picture, given), rest = take(plain, "--json", "--picture", "--value_range")
     if len(rest) != 1:
-        got = " ".join(rest) or "nothing"
-        raise ValueError(f"expected vit check DATA [--json FILE] [--picture FILE] [--strict], got {got}")
-    found = survey(rest[0])
+        raise ValueError(f"expected {USAGE}, got {' '.join(rest) or 'nothing'}")
+    value_range = None if given is None else _range(given)
+    found = survey(rest[0], value_range)
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, soft_wrap=True)
     _say(found, console)
     if json_file:
         text = json.dumps(found.to_dict(), indent=2)
         write_atomically(Path(json_file), lambda part: part.write_text(text, encoding="utf-8"))
     if picture:
-        figure = _samples(rest[0], found)
+        figure = _samples(rest[0], found, value_range)
         write_atomically(Path(picture), lambda part: figure.savefig(part, format="png"))
     return int(strict and bool(found.leaks))
 
 
-def survey(data: str) -> Survey:
-    """Look at every picture of a data set: a known name, or a place as ``--data.root`` takes it."""
+def survey(data: str, value_range: Range | None = None) -> Survey:
+    """Look at every picture of a data set: a known name, or a place as ``--data.root`` takes it.
+
+    With the same ``value_range`` training reads the same pictures.
+    """
     dataset, root = _place(data)
     if dataset in catalog.SCENES:
         raise ValueError(f"{data} is generated, a million pictures without a file: expected a data set that is stored")
@@ -64,8 +69,20 @@ def survey(data: str) -> Survey:
     bar = Progress(console=console, transient=True, disable=not console.is_terminal)
     with workers(splits) as pool, bar:  # in this order: the bar's thread is not to be forked
         task = bar.add_task("pictures", total=sum(map(len, splits.values())))
-        seen = look_at(splits, place if place.is_dir() else place.parent, lambda: bar.advance(task), pool)
+        named_from = place if place.is_dir() else place.parent
+        seen = look_at(splits, named_from, lambda: bar.advance(task), pool, value_range)
     return Survey(description.name, description.classes, tuple(splits), seen, ignored)
+
+
+def _range(text: str) -> Range:
+    """As ``--data.value_range`` takes it, with or without brackets."""
+    black, _, white = text.removeprefix("[").removesuffix("]").partition(",")
+    try:
+        found = float(black), float(white)
+    except ValueError:
+        raise ValueError(f"--value_range expects the values of black and white (0,4095), got {text!r}") from None
+    Preprocessing((1, 1), 1, (0.0,), (1.0,), found)  # refuses what is no range
+    return found
 
 
 def _place(data: str) -> tuple[str | None, str | None]:
@@ -127,7 +144,7 @@ def _troubles(found: Survey) -> dict[str, list[str]]:
     }
 
 
-def _samples(data: str, found: Survey) -> Figure:
+def _samples(data: str, found: Survey, value_range: Range | None) -> Figure:
     """A row of training pictures for each class."""
     source = catalog.load(*_place(data), "train")
     assert source is not None, "every set has one to train on"
@@ -137,13 +154,13 @@ def _samples(data: str, found: Survey) -> Figure:
     for label, name in enumerate(found.classes[:MOST_CLASSES]):
         places = [i for i, picture in enumerate(train) if picture.label == label and picture.name not in bad]
         for i in places[:: max(1, len(places) // PER_CLASS)][:PER_CLASS]:
-            pictures.append(_drawn(source.pictures[i]))  # pyright: ignore
+            pictures.append(_drawn(source.pictures[i], value_range))  # pyright: ignore
             titles.append(name)
     return samples(pictures, titles, PER_CLASS)
 
 
-def _drawn(picture: Path | np.ndarray) -> np.ndarray:
+def _drawn(picture: Path | np.ndarray, value_range: Range | None) -> np.ndarray:
     """At its final size; of an array with more than three channels the first are seen."""
     array = open_memmap(picture, mode="r") if isinstance(picture, Path) and picture.suffix == ".npy" else picture
     channels = max(3, array.shape[2]) if isinstance(array, np.ndarray) and array.ndim == 3 else 3
-    return Preprocessing((SIDE, SIDE), channels, (0.0,) * channels, (1.0,) * channels).pixels(picture)
+    return Preprocessing((SIDE, SIDE), channels, (0.0,) * channels, (1.0,) * channels, value_range).pixels(picture)

@@ -49,7 +49,7 @@ def test_many_files_are_read_in_processes_with_the_same_result(root: Path, monke
     used = multiprocessing.Value("i")
     decode = survey.decode
 
-    def counted(path: Path, channels: int) -> Bands:
+    def counted(path: Path, channels: int, value_range: None) -> Bands:
         with used.get_lock():
             used.value += multiprocessing.parent_process() is not None
         return decode(path, channels)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from PIL import Image
 
-from vit.data.images import FORMATS, decode
+from vit.data.images import FORMATS, Preprocessing, Range, decode
 from vit.data.source import Source
 
 AHEAD, AT_ONCE = 1024, 32  # pictures decoded before the first of them is taken up, and given to a process together
@@ -131,7 +131,13 @@ def workers(splits: Mapping[str, Source]) -> Executor:
     return pool
 
 
-def look_at(splits: Mapping[str, Source], root: Path, step: Callable[[], None], pool: Executor) -> tuple[Seen, ...]:
+def look_at(
+    splits: Mapping[str, Source],
+    root: Path,
+    step: Callable[[], None],
+    pool: Executor,
+    value_range: Range | None = None,
+) -> tuple[Seen, ...]:
     """Open every picture of the splits, several at a time.
 
     Args:
@@ -139,12 +145,14 @@ def look_at(splits: Mapping[str, Source], root: Path, step: Callable[[], None], 
         root: Folder that files are named from.
         step: Called after each picture.
         pool: The `workers` for these splits.
+        value_range: See `Preprocessing`.
     """
     seen: list[Seen] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of animations: not wrong, and thousands of lines
         for jobs in _chunks(splits, root):
-            for picture in pool.map(_look, *zip(*jobs, strict=True), chunksize=AT_ONCE):
+            look = partial(_look, value_range=value_range)
+            for picture in pool.map(look, *zip(*jobs, strict=True), chunksize=AT_ONCE):
                 seen.append(picture)
                 step()
     return tuple(seen)
@@ -178,29 +186,41 @@ def _name(picture: Path | np.ndarray, place: int, root: Path) -> str:
     return f"#{place}" if isinstance(picture, np.ndarray) else Path(os.path.relpath(picture, root)).as_posix()
 
 
-def _look(seen: Seen, picture: Path | np.ndarray) -> Seen:
-    return _array(seen, picture) if isinstance(picture, np.ndarray) else _file(seen, picture)
+def _look(seen: Seen, picture: Path | np.ndarray, value_range: Range | None) -> Seen:
+    try:
+        return _file(seen, picture, value_range) if isinstance(picture, Path) else _row(seen, picture, value_range)
+    except (OSError, ValueError) as error:
+        return seen._replace(error=" ".join(str(error).removeprefix(f"{picture}: ").split()))
+
+
+def _row(seen: Seen, picture: np.ndarray, value_range: Range | None) -> Seen:
+    """One of an array of pictures, which is converted as training does."""
+    channels = _channels(picture)
+    given = (0.0,) * channels, (1.0,) * channels
+    Preprocessing((picture.shape[0], picture.shape[1]), channels, *given, value_range).pixels(picture)
+    return _array(seen, picture)
+
+
+def _channels(picture: np.ndarray) -> int:
+    return picture.shape[2] if picture.ndim == 3 else 1
 
 
 def _array(seen: Seen, picture: np.ndarray) -> Seen:
-    height, width, *channels = picture.shape
-    mode = f"{picture.dtype} ({channels[0] if channels else 1} channels)"
+    height, width = picture.shape[:2]
+    mode = f"{picture.dtype} ({_channels(picture)} channels)"
     digest = hashlib.sha256(f"{picture.dtype} {picture.shape}".encode() + picture.tobytes()).hexdigest()
     return seen._replace(size=(width, height), mode=mode, file=digest, pixels=digest)
 
 
-def _file(seen: Seen, path: Path) -> Seen:
-    try:
-        content = path.read_bytes()
-        if path.suffix.lower() == ".npy":
-            array = open_memmap(path, mode="r")  # only of an array's file: never runs what a file holds
-            decode(path, array.shape[2] if array.ndim == 3 else 1)
-            return _array(seen, array)._replace(file=hashlib.sha256(content).hexdigest())
-        (image,) = decode(path, 3)
-        with Image.open(path, formats=FORMATS) as header:
-            size, mode = header.size, f"{header.format} {header.mode}"
-    except (OSError, ValueError) as error:
-        return seen._replace(error=" ".join(str(error).removeprefix(f"{path}: ").split()))
+def _file(seen: Seen, path: Path, value_range: Range | None) -> Seen:
+    content = path.read_bytes()
+    if path.suffix.lower() == ".npy":
+        array = open_memmap(path, mode="r")  # only of an array's file: never runs what a file holds
+        decode(path, _channels(array), value_range=value_range)
+        return _array(seen, array)._replace(file=hashlib.sha256(content).hexdigest())
+    (image,) = decode(path, 3, value_range=value_range)
+    with Image.open(path, formats=FORMATS) as header:
+        size, mode = header.size, f"{header.format} {header.mode}"
     digest = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
     return seen._replace(size=size, mode=mode, file=hashlib.sha256(content).hexdigest(), pixels=digest)
 
