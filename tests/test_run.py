@@ -80,8 +80,28 @@ def test_a_run_says_what_it_left_out_and_how_long_it_waited(tmp_path: Path, caps
     (problem,) = json.loads((folder / "skipped.json").read_text())
     (sitting,) = json.loads((folder / "fit.json").read_text())
     page = (folder / "report.html").read_text()
-    assert problem.startswith(str(photos / "train" / "class1" / "7.png")) and problem in html.unescape(page)
+    assert problem.startswith("train/class1/7.png: expected a picture") and problem in html.unescape(page)
     assert 0 < sitting["waited"] < 60 and "waiting for data" in page
+
+
+def test_what_is_left_out_is_listed_before_training_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos, folder = tmp_path / "photos", tmp_path / "run"
+    for number in range(12):
+        path = photos / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 20 * number).save(path)
+    (photos / "class0" / "4.png").write_bytes(b"no picture")
+    begun = []
+    monkeypatch.setattr(Classifier, "on_train_start", lambda self: begun.append((folder / "skipped.json").read_text()))
+    data = ["--data.root", str(photos), "--data.img_size", "8", "--data.channels", "1", "--data.bad_images", "skip"]
+    with pytest.warns(UserWarning, match=r"left out: /.*class0/4\.png"):
+        run.fit([*TINY, *data, "--run", str(folder)])
+    (problem,) = json.loads(begun[0])
+    assert problem.startswith("class0/4.png: expected a picture")
+    (folder / "skipped.json").write_text(json.dumps(["class0/2.png: was locked", problem]))
+    with pytest.warns(UserWarning, match="left out"):
+        run.fit(["--resume", str(folder), "--trainer.max_epochs", "3"])
+    assert json.loads((folder / "skipped.json").read_text()) == ["class0/2.png: was locked", problem]
 
 
 def test_the_saved_config_repeats_the_run(finished: Path, tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ The part lies in the target's folder, because a move across file systems is a co
 """
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 SEAL = b"\nsha256:"
 SEAL_LENGTH = len(SEAL) + 64
@@ -17,6 +19,18 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write(part)`` fill a part and put it at ``path``. At any moment ``path`` is the old file or the new one."""
     write_part(path, write)
     commit(path)
+
+
+def listed(path: Path) -> list[Any]:
+    """The list in a JSON file; empty where there is no such file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def extend(path: Path, items: Iterable[Any]) -> None:
+    """Add to the list in a JSON file; without anything to add, no file is made."""
+    if added := list(items):
+        text = json.dumps([*listed(path), *added], indent=2)
+        write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def write_part(path: Path, write: Callable[[Path], object]) -> None:

@@ -31,6 +31,7 @@ from vit.commandline.runfolder import (
 )
 from vit.files import require_room, write_atomically
 from vit.tasks.checkpoint import Checkpoints, is_smoke_run
+from vit.tasks.skipped import Skipped
 from vit.tasks.task import Task
 
 
@@ -147,6 +148,7 @@ def _checkpoints_size(cli: VitCLI) -> int:
 
 def _fit(cli: VitCLI, checkpoint: Path | None, command: str) -> Run:
     trainer, start = cli.trainer, time.monotonic()
+    trainer.callbacks.append(Skipped())  # type: ignore[attr-defined]
     with _interruptible(cli.folder), _advised(cli), cli.logging():
         trainer.ckpt_path = checkpoint  # given to `fit` instead, the task's set-up would not know that it is resumed
         trainer.fit(cli.model, datamodule=cli.datamodule, weights_only=True)
@@ -158,7 +160,6 @@ def _fit(cli: VitCLI, checkpoint: Path | None, command: str) -> Run:
     if trainer.is_global_zero and not is_smoke_run(trainer):
         seed, steps = cli.config.seed_everything, trainer.global_step
         record.add_sitting(cli.folder, command, seed, seconds, waited, steps)
-        record.keep_skipped(cli.folder, cli.datamodule.skipped)
         report.write(cli.folder)
     return Run(cli.folder, metrics, seconds, waited, _next_command(cli))
 

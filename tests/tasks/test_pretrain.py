@@ -99,7 +99,7 @@ def test_labels_are_ignored(kind, trainer):
     def weights(shift):
         images = data()
         images.setup("fit")
-        train, _ = images._splits.fit
+        train, _ = images.splits.fit
         object.__setattr__(train.source, "labels", (train.source.labels + shift) % 10)
         model = task(kind)
         options = {"max_epochs": 1, "limit_train_batches": 3, "enable_checkpointing": False}

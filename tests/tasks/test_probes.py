@@ -79,7 +79,7 @@ def test_a_collapsed_net_is_seen(trainer):
 def test_labels_of_one_class_leave_the_accuracies_out(trainer):
     images = data()
     images.setup("fit")
-    for part in images._splits.fit:
+    for part in images.splits.fit:
         object.__setattr__(part.source, "labels", np.full_like(part.source.labels, 4))
     (measured,) = trainer(callbacks=[Probes()], enable_checkpointing=False).validate(task(), images, verbose=False)
     assert {name for name in measured if "/" in name} == {

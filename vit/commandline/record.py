@@ -7,10 +7,10 @@ from typing import Any
 from vit import bundle
 from vit.commandline.overlays import packaged_names
 from vit.environment import environment
-from vit.files import write_atomically
-from vit.tasks.release import PLACES
+from vit.files import extend, listed, write_atomically
+from vit.tasks.places import PLACES
 
-SITTINGS, SKIPPED, DATA = "fit.json", "skipped.json", "data.json"
+SITTINGS, DATA = "fit.json", "data.json"
 _PATHS = ("-c", "--config", "--run", "--resume", "--load", "--record")
 
 
@@ -19,17 +19,15 @@ def add_sitting(folder: Path, command: str, seed: int, seconds: float, waited: f
 
     A resumed run has several such sittings.
     """
-    path = folder / SITTINGS
     sitting = {"command": command, "seed": seed, "seconds": round(seconds, 1), "waited": round(waited, 3)}
     sitting |= {"steps": steps}
     sitting |= environment()
-    text = json.dumps([*_sittings(folder), sitting], indent=2)
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    extend(folder / SITTINGS, [sitting])
 
 
 def steps_recorded(folder: Path) -> int | None:
     """The step at which the last sitting ended; None where there was none, or it does not say."""
-    sittings = _sittings(folder)
+    sittings = listed(folder / SITTINGS)
     return sittings[-1].get("steps") if sittings else None
 
 
@@ -55,31 +53,18 @@ def begun_on(folder: Path) -> str | None:
     return json.loads(path.read_text(encoding="utf-8"))["manifest_hash"] if path.is_file() else None
 
 
-def keep_skipped(folder: Path, skipped: list[str]) -> None:
-    """List in the run folder the pictures that were left out, with what was wrong; no file where all could be read."""
-    if skipped:
-        write_atomically(
-            folder / SKIPPED, lambda part: part.write_text(json.dumps(skipped, indent=2), encoding="utf-8")
-        )
-
-
 def append(path: Path, folder: Path, kind: str, result: dict[str, Any]) -> None:
     """Append one line of JSON to ``path``: a result of this kind, what trained the model, and its configuration.
 
     Raises:
         ValueError: the folder does not say how its model was trained.
     """
-    if not _sittings(folder) or not (folder / bundle.RECORD).is_file():
+    if not listed(folder / SITTINGS) or not (folder / bundle.RECORD).is_file():
         raise ValueError(f"{folder} lacks {SITTINGS} or {bundle.RECORD}: expected a finished run, to record its making")
     path.parent.mkdir(parents=True, exist_ok=True)
     config = json.loads((folder / bundle.RECORD).read_text(encoding="utf-8"))["config"]
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"fit": _sittings(folder), kind: result, "config": config}) + "\n")
-
-
-def _sittings(folder: Path) -> list[dict[str, Any]]:
-    path = folder / SITTINGS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        file.write(json.dumps({"fit": listed(folder / SITTINGS), kind: result, "config": config}) + "\n")
 
 
 def shown(command: str, args: list[str]) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from vit import bundle
-from vit.commandline.record import SITTINGS, SKIPPED
+from vit.commandline.record import SITTINGS
 from vit.commandline.runfolder import CONFIG
 from vit.files import write_atomically
 from vit.models import AIM, MAE, SimMIM
+from vit.tasks.skipped import SKIPPED
 
 PAGE = "report.html"
 PRETRAINING = {f"{net.__module__}.{net.__qualname__}" for net in (AIM, MAE, SimMIM)}

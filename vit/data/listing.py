@@ -1,5 +1,6 @@
 """What lies at a place the user names: classes and splits, whatever the layout."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,11 @@ def part(source: Source, positions: np.ndarray) -> Source:
     some = pictures[positions] if isinstance(pictures, np.ndarray) else [pictures[i] for i in positions.tolist()]
     groups = None if source.groups is None else source.groups[positions]
     return replace(source, pictures=some, labels=source.labels[positions], groups=groups)
+
+
+def name_of(picture: Path | np.ndarray, place: int, below: Path) -> str:
+    """What reports call a picture: a file's path below a folder, the place of an array."""
+    return f"#{place}" if isinstance(picture, np.ndarray) else Path(os.path.relpath(picture, below)).as_posix()
 
 
 def natural(name: str) -> tuple[list[int | str], str]:

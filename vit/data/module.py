@@ -130,17 +130,12 @@ class Images(L.LightningDataModule):
     @property
     def train_samples(self) -> np.ndarray:
         """Positions, in the train split, of the samples trained on; ascending."""
-        return self._splits.fit[0].samples
+        return self.splits.fit[0].samples
 
     @property
     def nested_order(self) -> np.ndarray:
         """All positions that could be trained on, in an order whose first n are the subset of `train_size` n."""
-        return self._splits.nested_order
-
-    @property
-    def skipped(self) -> list[str]:
-        """What was wrong with each picture left out."""
-        return self._splits.skipped
+        return self.splits.nested_order
 
     @property
     def waited(self) -> float:
@@ -150,7 +145,7 @@ class Images(L.LightningDataModule):
     @property
     def class_counts(self) -> Tensor:
         """Training samples of each class (k,)."""
-        train, _ = self._splits.fit
+        train, _ = self.splits.fit
         return torch.from_numpy(np.bincount(train.source.labels[train.samples], minlength=len(self.classes)))
 
     @property
@@ -173,11 +168,11 @@ class Images(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read what a stage needs now, so that bad data stops it before it starts."""
         start = time.monotonic()
-        _ = self.picture_files if stage == "predict" else self._splits.test if stage == "test" else self._splits.fit
+        _ = self.picture_files if stage == "predict" else self.splits.test if stage == "test" else self.splits.fit
         self._seconds += time.monotonic() - start
 
     def train_dataloader(self) -> Loader[Batch]:
-        train, _ = self._splits.fit
+        train, _ = self.splits.fit
         labels = train.source.labels[train.samples] if self.balanced else None
         plan = Plan(train.samples, self.batch_size, shuffle=True, seed=self.seed, labels=labels)
         return self._loader(
@@ -185,7 +180,7 @@ class Images(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> Loader[Batch]:
-        train, val = self._splits.fit
+        train, val = self.splits.fit
         return self._in_order(val, "train" if val.source is train.source else "val")
 
     def excerpt(self, split: Literal["train", "val"], count: int) -> Loader[Batch]:
@@ -193,12 +188,12 @@ class Images(L.LightningDataModule):
 
         Every process gets all of them.
         """
-        source, samples = self._splits.fit[("train", "val").index(split)]
+        source, samples = self.splits.fit[("train", "val").index(split)]
         some = samples[nested(source.labels[samples], self.seed)[:count]]
         return self._loader(Batches(source, self.preprocessing), Plan(some, self.batch_size), Position)
 
     def test_dataloader(self) -> Loader[Batch]:
-        return self._in_order(self._splits.test, "test")
+        return self._in_order(self.splits.test, "test")
 
     def predict_dataloader(self) -> Loader[Batch]:
         files = self.picture_files
@@ -209,7 +204,8 @@ class Images(L.LightningDataModule):
         return self._in_order(Part(source, samples), None)
 
     @cached_property
-    def _splits(self) -> Splits:
+    def splits(self) -> Splits:
+        """The positions in the set that each part consists of, and what was left out of them."""
         return Splits(
             self.dataset,
             self.root,

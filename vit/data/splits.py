@@ -1,6 +1,7 @@
 """What is trained on, validated on and tested on: positions in the splits of a data set, and their pictures."""
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from vit.data import catalog
 from vit.data.images import Preprocessing
-from vit.data.listing import shown
+from vit.data.listing import name_of, shown
 from vit.data.source import Part, Source, fitted, readable
 from vit.data.subset import carve, first, listed, nested
 
@@ -29,7 +30,7 @@ class Splits:
         subset: File that lists the pictures to train on, as a study writes it; None orders them by the seed.
         bad_images: Whether a picture that cannot be read is an error or left out; in test it is an error.
         held_bytes: Splits up to this size, decoded, are kept in memory.
-        skipped: What was wrong with each picture left out so far.
+        skipped: What was wrong with each picture left out so far, which is named from the data's place.
     """
 
     dataset: str | None
@@ -44,9 +45,17 @@ class Splits:
     skipped: list[str] = field(default_factory=list)
 
     @cached_property
+    def description(self) -> catalog.Description:
+        return catalog.describe(self.dataset, self.root, self.preprocessing.img_size, self.preprocessing.channels)
+
+    @property
     def classes(self) -> tuple[str, ...]:
-        size, channels = self.preprocessing.img_size, self.preprocessing.channels
-        return catalog.describe(self.dataset, self.root, size, channels).classes
+        return self.description.classes
+
+    def names(self, samples: Iterable[int]) -> list[str]:
+        """What reports call training pictures: paths below the data's place, or ``NAME #POSITION``."""
+        source, _, _ = self._carved
+        return [self._name(source, place) for place in samples]
 
     @cached_property
     def nested_order(self) -> np.ndarray:
@@ -85,7 +94,7 @@ class Splits:
         own = catalog.load(self.dataset, self.root, "val")
         if own is None:
             return Part(source, kept), Part(source, held)
-        held = self._readable(own, np.arange(len(own)))
+        held = self._readable(own, np.arange(len(own)), " val")
         return Part(source, kept), Part(fitted(own, self.preprocessing, held, self.held_bytes), held)
 
     @cached_property
@@ -106,15 +115,23 @@ class Splits:
             raise ValueError(f"nothing to validate on: {reason} (classes: {shown(self.classes)})")
         return source, kept, held
 
-    def _readable(self, source: Source, samples: np.ndarray) -> np.ndarray:
+    def _readable(self, source: Source, samples: np.ndarray, split: str = "") -> np.ndarray:
         """Those that can be read, where others are skipped; no other picture takes their place."""
         if self.bad_images == "fail":
             return samples
         left, problems = readable(source, self.preprocessing, samples)
-        self.skipped.extend(problems.values())
-        for problem in problems.values():
+        for place, problem in problems.items():
             warnings.warn(f"left out: {problem}", stacklevel=2)
+            reason = problem.removeprefix(f"{source.pictures[place]}: ")  # pyright: ignore
+            self.skipped.append(f"{self._name(source, place, split)}: {reason}")
         return left
+
+    def _name(self, source: Source, place: int, split: str = "") -> str:
+        pictures = source.pictures
+        if not isinstance(pictures, list):
+            return f"{self.description.name}{split} #{place}"
+        root = Path(str(self.root))
+        return name_of(pictures[place], place, root if root.is_dir() else root.parent)
 
     def _load(self, split: catalog.Split) -> Source:
         source = catalog.load(self.dataset, self.root, split)

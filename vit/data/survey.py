@@ -20,6 +20,7 @@ from numpy.lib.format import open_memmap
 from PIL import Image
 
 from vit.data.images import FORMATS, Preprocessing, Range, decode
+from vit.data.listing import name_of
 from vit.data.source import Source
 
 AHEAD, AT_ONCE = 1024, 32  # pictures decoded before the first of them is taken up, and given to a process together
@@ -179,11 +180,7 @@ def _chunks(splits: Mapping[str, Source], root: Path) -> Iterator[list[tuple[See
         assert isinstance(pictures, np.ndarray | list), "what is stored is files or an array"
         for start in range(0, len(source), AHEAD):
             places = range(start, min(start + AHEAD, len(source)))
-            yield [(Seen(split, _name(pictures[i], i, root), labels[i]), pictures[i]) for i in places]
-
-
-def _name(picture: Path | np.ndarray, place: int, root: Path) -> str:
-    return f"#{place}" if isinstance(picture, np.ndarray) else Path(os.path.relpath(picture, root)).as_posix()
+            yield [(Seen(split, name_of(pictures[i], i, root), labels[i]), pictures[i]) for i in places]
 
 
 def _look(seen: Seen, picture: Path | np.ndarray, value_range: Range | None) -> Seen:

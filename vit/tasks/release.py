@@ -20,11 +20,9 @@ from vit.spec import build, spec
 from vit.tasks.checkpoint import Checkpoints, is_smoke_run, load_checkpoint, validated
 from vit.tasks.classify import Classification
 from vit.tasks.ema import EMA
+from vit.tasks.places import without_places
 from vit.tasks.task import Task
 from vit.tasks.wandb import Wandb
-
-PLACES = ("dirpath", "init_from", "pictures", "root", "save_dir", "subset", "teacher")
-"""Options that name a place on this machine, whichever part they belong to; a relative path tells of it, too."""
 
 
 @final
@@ -123,18 +121,7 @@ def _config(folder: Path) -> dict[str, Any]:
     data = config.get("data") or {}
     if data.get("root") is not None:
         data |= {"dataset": catalog.resolve(data.get("dataset"), data["root"]), "root": None}
-    return _without_paths(config)
-
-
-def _without_paths(value: Any, option: str = "") -> Any:
-    """Of every path its last part; ``timm:NAME`` is no place."""
-    if isinstance(value, dict):
-        return {key: _without_paths(item, key) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_paths(item, option) for item in value]
-    if not isinstance(value, str) or value.startswith("timm:"):
-        return value
-    return (Path(value).name or value) if option in PLACES or Path(value).is_absolute() else value
+    return without_places(config)
 
 
 def _holds(folder: Path, net: nn.Module) -> bool:
