@@ -1,11 +1,18 @@
 """What a recorded result says, and what it must not."""
 
 import json
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+import vit
+from tests.helpers import TINY
+from vit import cli
 from vit.commandline import record
+from vit.export import export
 
 
 def test_a_record_names_no_place_of_this_machine() -> None:
@@ -40,3 +47,40 @@ def test_a_model_of_unknown_making_is_not_recorded(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"lacks fit.json or model.json: expected a finished run"):
         record.append(tmp_path / "a.jsonl", tmp_path, "test", {"acc": 1.0})
     assert not (tmp_path / "a.jsonl").exists()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder whose name nothing should tell, with photos in it, one of them unreadable."""
+    for number in range(20):
+        path = tmp_path / "ward-of-dr-no" / "photos" / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 10 * number).save(path)
+    (tmp_path / "ward-of-dr-no/photos/class1/7.png").write_bytes(b"no picture")
+    return tmp_path / "ward-of-dr-no"
+
+
+KEEPS = {
+    "config.yaml": "a resumed run has to find its data",
+    "debug.log": "wandb's own messages name its folder; they stay on this machine",
+}
+
+
+def test_nothing_that_is_given_away_tells_where_it_was_made(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = place / "run"
+    data = ["--data.root", str(place / "photos"), "--data.img_size=8", "--data.channels=1", "--data.bad_images=skip"]
+    fit = ["fit", *TINY, "-c", "logger/wandb", *data, "--run", str(run)]
+    monkeypatch.setattr(sys, "argv", ["vit", *fit])  # wandb looks there
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="wandb")
+        warnings.filterwarnings("ignore", message="left out")
+        assert cli.main(fit) == 0
+        assert cli.main(["test", str(run), "--record", str(run / "results.jsonl")]) == 0
+        export(vit.load(run, "cpu"), "safetensors", run / "exported" / "model.safetensors")
+    left = [path for path in run.rglob("*") if path.is_file()]
+    assert len(left) > 20 and {"skipped.json", "model.json", "last.ckpt", "results.jsonl"} <= {p.name for p in left}
+    telling = {path.name for path in left if place.name.encode() in path.read_bytes()}
+    assert telling == KEEPS.keys()
+    assert "root: photos" in (run / "report.html").read_text()

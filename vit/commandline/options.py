@@ -21,7 +21,9 @@ from vit.commandline import secrets
 from vit.commandline.errors import one_line
 from vit.data.catalog import describe
 from vit.data.module import Images
+from vit.environment import environment
 from vit.tasks.metrics import MetricsCSV
+from vit.tasks.places import without_places
 from vit.tasks.wandb import Wandb
 
 Command = Literal["fit", "validate", "test", "predict"]
@@ -161,9 +163,10 @@ class VitCLI(LightningCLI):
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Hand a fit's configuration to loggers that keep one, and end them after: another command may follow."""
+        """Hand a fit's configuration, without places, to loggers that keep one, and end them: a command may follow."""
         for logger in self.trainer.loggers if self.command == "fit" else []:
-            logger.log_hyperparams(yaml.safe_load(self.saved_config()))
+            config = without_places(yaml.safe_load(self.saved_config()))
+            logger.log_hyperparams({**config, "environment": environment()})
         try:
             yield
         finally:

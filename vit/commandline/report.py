@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jinja2 import Environment, StrictUndefined
 
 from vit import bundle
@@ -13,6 +14,7 @@ from vit.commandline.record import SITTINGS
 from vit.commandline.runfolder import CONFIG
 from vit.files import write_atomically
 from vit.models import AIM, MAE, SimMIM
+from vit.tasks.places import without_places
 from vit.tasks.skipped import SKIPPED
 
 PAGE = "report.html"
@@ -42,7 +44,7 @@ def write(folder: Path) -> Path:
         sittings=_json(folder / SITTINGS) or [],
         skipped=_json(folder / SKIPPED) or [],
         pictures=[(_embedded(folder / name), text) for name, text in PICTURES.items() if (folder / name).is_file()],
-        config=(folder / CONFIG).read_text(encoding="utf-8") if (folder / CONFIG).is_file() else "",
+        config=_config(folder / CONFIG) if (folder / CONFIG).is_file() else "",
     )
     write_atomically(folder / PAGE, lambda part: part.write_text(text, encoding="utf-8"))
     return folder / PAGE
@@ -53,6 +55,12 @@ def _model(folder: Path) -> dict[str, Any]:
     record = _json(folder / bundle.RECORD) or {}
     kept = ("classes", "preprocessing", "data", "metrics")
     return {name: record.get(name) or {} for name in kept} | {"class": record.get("spec", {}).get("class", "")}
+
+
+def _config(path: Path) -> str:
+    """The page may be given away, the run's folder knows where its data lie."""
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return yaml.safe_dump(without_places(config), sort_keys=False, allow_unicode=True)
 
 
 def _json(path: Path) -> Any:

@@ -123,7 +123,8 @@ class Wandb(Logger):
             resume="allow" if mode == "online" else None,  # offline it has no meaning and wandb says so
             reinit="create_new",
             mode=mode,  # type: ignore[arg-type]
-            settings=wandb.Settings(silent=True, console="off"),
+            # its own record of the machine has the command line in it, and with it where the data lie
+            settings=wandb.Settings(silent=True, console="off", x_disable_meta=True),
         )
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
