@@ -87,3 +87,10 @@ def test_an_interrupted_job_goes_on_where_it_stopped(job):
     do(first, cells[:3])
     second, ran = job()
     assert do(second, cells) == 0 and ran == cells[3:]
+
+
+def test_a_failed_run_tells_no_place_of_this_machine():
+    assert (
+        failed(next(study().runs()), "ValueError: /home/me/a/1.png: no picture")["error"]
+        == "ValueError: 1.png: no picture"
+    )

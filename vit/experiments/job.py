@@ -17,6 +17,7 @@ from vit.experiments.recipe import Plan
 from vit.experiments.runner import SHARED, subset_file, write_subsets
 from vit.experiments.workers import Failed, Pool
 from vit.files import write_atomically
+from vit.tasks.places import told_without_places
 
 
 class Work(Protocol):
@@ -61,8 +62,9 @@ class Job:
 
 
 def failed(cell: Cell, error: str) -> dict[str, Any]:
-    """The row of a cell that ended with an error."""
-    return {"key": cell.key, **cell._asdict(), "status": "failed", "error": error, **environment()}
+    """The row of a cell that ended with an error, which tells no place of this machine."""
+    told = told_without_places(error)
+    return {"key": cell.key, **cell._asdict(), "status": "failed", "error": told, **environment()}
 
 
 def describe(folder: Path, planned: Plan) -> None:
