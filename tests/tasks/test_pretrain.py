@@ -159,7 +159,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(trainer):
             if batch_idx == 2:
                 batch.images[0, 0, 0, 0] = float("nan")
 
-    with pytest.raises(FloatingPointError, match="the loss of step 2 is not finite; training samples"):
+    with pytest.raises(FloatingPointError, match="the loss of step 2 is not finite in 16 training samples"):
         trainer(callbacks=[Spoil()], enable_checkpointing=False).fit(task(), data())
 
 

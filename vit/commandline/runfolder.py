@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from vit.files import sweep
 from vit.tasks import checkpoint
+from vit.tasks.faults import NONFINITE
 
 CONFIG = "config.yaml"
 LAST, PREVIOUS, BEST = (f"checkpoints/{name}" for name in (checkpoint.LAST, checkpoint.PREVIOUS, checkpoint.BEST))
@@ -36,6 +37,8 @@ def default_folder(configs: list[str]) -> Path:
 def claimed(folder: Path, config: str) -> Iterator[None]:
     """Make ``folder`` this run's, with its config in it; an error before anything was trained leaves no trace.
 
+    But for a first step that is not finite: what the folder says of it is wanted.
+
     Raises:
         ValueError: something lies there already.
     """
@@ -55,7 +58,7 @@ def claimed(folder: Path, config: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not (folder / LAST).exists() and not (folder / BEST).exists():
+        if not any((folder / name).exists() for name in (LAST, BEST, NONFINITE)):
             rmtree(folder)
             if folder not in missing:  # it was there, empty, before
                 folder.mkdir()

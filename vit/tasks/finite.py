@@ -4,7 +4,10 @@ from collections.abc import Callable
 from typing import Literal, final, get_args
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
+
+from vit.tasks.faults import Fault
 
 Policy = Literal["stop", "skip"]
 LIMIT = 10
@@ -39,13 +42,20 @@ class Finite:
         self._seen.append((samples, loss.detach()))
 
     @torch.no_grad()
-    def admits(self, norm: Tensor | None, step: int, everywhere: Callable[[bool], bool]) -> bool:
+    def admits(
+        self,
+        norm: Tensor | None,
+        step: int,
+        everywhere: Callable[[bool], bool],
+        report: Callable[[Fault], str],
+    ) -> bool:
         """Whether the step may be taken; says what was wrong otherwise.
 
         Args:
             norm: of the gradient; None where inf is in order, because a scaler looks for it.
             step: named in the report.
             everywhere: whether all processes of the run say true.
+            report: words for what was wrong; called by all processes.
 
         Raises:
             FloatingPointError: by the policy, or after `LIMIT` skips in a row.
@@ -55,22 +65,20 @@ class Finite:
         if everywhere(bool(torch.stack([value.isfinite() for value in values]).all())):
             self._in_a_row = 0
             return True
-        report = _report(seen, step)
+        said = report(_fault(seen, step))
         if self.policy == "stop":
-            raise FloatingPointError(f"{report}; --model.nonfinite skip leaves such steps out")
+            raise FloatingPointError(f"{said}; --model.nonfinite skip leaves such steps out")
         self.skipped += 1
         self._in_a_row += 1
         if self._in_a_row == LIMIT:
-            raise FloatingPointError(f"{report}; {LIMIT} steps in a row were not finite")
-        print(f"{report}; skipped, {self.skipped} so far")
+            raise FloatingPointError(f"{said}; {LIMIT} steps in a row were not finite")
+        rank_zero_only(print)(f"{said}; skipped, {self.skipped} so far")
         for buffer, before in self._buffers:
             buffer.copy_(before)
         return False
 
 
-def _report(seen: list[tuple[Tensor, Tensor]], step: int) -> str:
-    """Names the samples of the micro-batches whose loss is at fault, or of all where only the gradient is."""
+def _fault(seen: list[tuple[Tensor, Tensor]], step: int) -> Fault:
     bad = [samples for samples, loss in seen if not loss.isfinite()]
     samples = torch.cat(bad or [samples for samples, _ in seen]).tolist()
-    what = "loss" if bad else "gradient"
-    return f"the {what} of step {step} is not finite; training samples {', '.join(map(str, samples))}"
+    return Fault(step, "loss" if bad else "gradient", samples)

@@ -17,6 +17,7 @@ from vit.data.module import Batch, Images
 from vit.data.order import Loader
 from vit.spec import spec
 from vit.tasks import optim
+from vit.tasks.faults import Fault, report
 from vit.tasks.finite import Finite, Policy
 
 
@@ -92,12 +93,15 @@ class Task(L.LightningModule, ABC):
         norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         scaled = self.trainer.precision == "16-mixed"
         agreed = self.trainer.strategy.reduce_boolean_decision
-        if not self._finite.admits(None if scaled else norm, self.global_step, agreed):
+        if not self._finite.admits(None if scaled else norm, self.global_step, agreed, self._report):
             optimizer.zero_grad()
         elif gradient_clip_val and gradient_clip_algorithm == "value":
             nn.utils.clip_grad_value_(parameters, gradient_clip_val)
         elif gradient_clip_val:
             nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+
+    def _report(self, fault: Fault) -> str:
+        return report(fault, self.trainer, self.data)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
