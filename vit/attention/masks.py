@@ -34,16 +34,6 @@ def allowed_pairs(q: Tensor, k: Tensor, layout: Layout) -> Bool[Tensor, "p 1 #n 
     return mask.keys[:, None, None, :]
 
 
-def masked_softmax(
-    scores: Float[Tensor, "b h n m"], allowed: Bool[Tensor, "p g #n m"] | None
-) -> Float[Tensor, "b h n m"]:
-    """Softmax over the keys that are allowed; a row of zeros, with finite gradients, where none is."""
-    if allowed is None:
-        return scores.softmax(dim=-1)
-    lowest = torch.finfo(scores.dtype).min
-    return scores.masked_fill(~allowed, lowest).softmax(dim=-1) * allowed
-
-
 def biased_attention(
     q: Float[Tensor, "b h n d"],
     k: Float[Tensor, "b h n d"],
