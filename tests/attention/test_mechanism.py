@@ -210,6 +210,17 @@ def test_honours_a_layout_or_refuses_it(member: Member, trait: str) -> None:
             call(mechanism)
 
 
+@over(any_length=False)
+def test_as_many_tokens_of_another_grid_are_refused_unless_only_their_order_counts(member: Member) -> None:
+    """Edges and weights of one grid's patches would join others of a grid turned on its side."""
+    mechanism, turned = member.build(H, D, Grid(2, 3, ("cls",))), Layout(Grid(3, 2, ("cls",)))
+    if "BigBird" in str(member):  # its blocks are runs of the raster order
+        assert mechanism(*qkv(), turned).isfinite().all()
+        return
+    with pytest.raises(ValueError, match=r"2x3|\(2, 3\)|height=2, width=3"):
+        mechanism(*qkv(), turned)
+
+
 def test_the_list_names_every_mechanism() -> None:
     named = {str(member).partition("(")[0] for member in MECHANISMS}
     assert {cls.__name__ for cls in Mechanism.__subclasses__() if cls.__module__.startswith("vit.attention.")} <= named

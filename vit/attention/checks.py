@@ -29,10 +29,16 @@ def refuse_cross(who: nn.Module, q: Tensor | None, v: Tensor) -> None:
 
 
 def refuse_other_tokens(who: nn.Module, built: Grid, v: Tensor, layout: Layout) -> None:
-    """Raise ValueError when the call has not the tokens, all and in order, that ``who`` has parameters for."""
-    name = type(who).__name__
+    """Raise ValueError when the call has not the tokens, all and in order, that ``who`` has parameters for.
+
+    A grid of as many patches has other places: row and column of a patch are not those that its parameters learned.
+    """
+    name, grid = type(who).__name__, layout.grid
     if v.shape[2] != built.tokens:
         raise ValueError(f"{name} was built for {built.tokens} tokens, got {v.shape[2]}")
+    if grid[:2] != built[:2]:
+        own, came = f"{built.height}x{built.width}", f"{grid.height}x{grid.width}"
+        raise ValueError(f"{name} was built for {own} patches, got as many tokens of {came}")
     if layout.index is not None:
         kept = f"{layout.index.shape[1]} of {layout.grid.patches}"
         raise ValueError(f"{name} has weights for every patch in order, got a kept subset of {kept}")

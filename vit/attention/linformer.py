@@ -24,8 +24,8 @@ class Linformer(Mechanism):
         rank: r.
 
     Raises:
-        ValueError: ``rank`` below 1. When called: another number of tokens than built for, a kept subset, a causal mask
-            or a mask of pairs. When loaded: matrices of another number of tokens.
+        ValueError: ``rank`` below 1. When called: another grid than built for, a kept subset, a causal mask or a mask
+            of pairs. When loaded: matrices of another number of tokens.
     """
 
     def __init__(self, heads: int, head_dim: int, grid: Grid, rank: int = 32) -> None:

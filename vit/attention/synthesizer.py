@@ -22,7 +22,8 @@ class RandomSynthesizer(Mechanism):
     """softmax(R) v, R (n n) learned per head: the same matrix for every input.  Tay et al. 2021.
 
     Raises:
-        ValueError: when called or loaded with another number of tokens than built for, or with a kept subset.
+        ValueError: when called with another grid than built for or a kept subset, when loaded with weights of another
+            number of tokens.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("v",)
