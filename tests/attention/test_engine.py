@@ -152,6 +152,21 @@ def test_a_loaded_pattern_is_the_one_that_is_computed(engine: EngineFactory) -> 
     assert_close(other(*parts, Layout(grid)), wanted, rtol=0, atol=0)
 
 
+@pytest.mark.slow
+def test_a_loaded_pattern_is_the_one_that_flex_skips_blocks_by() -> None:
+    grid = Grid(8, 8)
+    ours, other = (Flex(BigBird(1, grid, block_size=4), grid) for _ in range(2))
+    place, cpu = torch.arange(64), torch.device("cpu")
+
+    def sees(engine: Flex) -> Tensor:
+        return engine._block_mask(grid, cpu).mask_mod(place[:1], place[:1], place[:, None], place)
+
+    assert_close(sees(ours), ours.pattern.allowed(grid)[0])
+    assert not sees(other).equal(sees(ours))
+    other.load_state_dict(ours.state_dict())
+    assert_close(sees(other), sees(ours))
+
+
 @pytest.mark.parametrize("prefix", PREFIXES, ids=len)
 def test_a_kept_subset_keeps_its_places(prefix: tuple[str, ...]) -> None:
     """As if the others were there, but masked away."""

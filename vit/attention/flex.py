@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from vit.attention.engine import Engine, Tables
 from vit.attention.pattern import Pattern
@@ -29,6 +29,7 @@ class Flex(Engine):
     def __init__(self, pattern: Pattern, grid: Grid) -> None:
         super().__init__(pattern, grid)
         self.made: dict[tuple[Grid, torch.device], BlockMask] = {}
+        self.register_load_state_dict_post_hook(_make_anew)
 
     def plan(self, grid: Grid) -> Tables:
         return {"allowed": self.pattern.allowed(grid)}
@@ -61,6 +62,12 @@ class Flex(Engine):
                 lambda b, h, i, j: allowed[h % heads, i, j], None, every, tokens, tokens, device=str(device)
             )
         return self.made[grid, device]
+
+
+def _make_anew(engine: nn.Module, _: Any) -> None:
+    """As tables are: a loaded pattern may be another one."""
+    assert isinstance(engine, Flex)
+    engine.made.clear()
 
 
 @cache
