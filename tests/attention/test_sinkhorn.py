@@ -21,17 +21,52 @@ def test_rows_sum_to_one_exactly_and_columns_as_iterations_go_on() -> None:
     assert errors[2] < 1e-6 < errors[1] < 1e-2 < errors[0]
 
 
-def test_equals_the_formula() -> None:
-    mechanism = Sinkhorn(H, D, Grid(1, LONG), block_size=6).double().eval()
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.4, "iterations": 3}], ids=["", "options"])
+@pytest.mark.parametrize("training", [False, True])
+def test_equals_the_formula(training: bool, options: dict[str, float]) -> None:
+    """In training with Gumbel noise on the logits, before they are divided by the temperature."""
+    mechanism = Sinkhorn(H, D, Grid(1, LONG), block_size=6, **options).double().train(training)
     q, k, v = random(B, H, LONG, D), random(B, H, LONG, D), random(B, H, LONG, E)
     blocks = [x.view(B, H, 4, 6, -1) for x in (q, k, v)]
-    logits = blocks[1].mean(dim=3) @ mechanism.sort / 0.75
-    mix = sinkhorn(logits, 20)
+    torch.manual_seed(3)
+    noise = -torch.empty(B, H, 4, 4, dtype=torch.float64).exponential_().log() if training else 0
+    torch.manual_seed(3)
+    logits = (blocks[1].mean(dim=3) @ mechanism.sort + noise) / options.get("temperature", 0.75)
+    mix = sinkhorn(logits, int(options.get("iterations", 20)))
     wanted = torch.empty_like(v)
     for t in range(4):
         k2, v2 = (torch.cat(((mix[:, :, t, :, None, None] * x).sum(dim=2), x[:, :, t]), dim=2) for x in blocks[1:])
         wanted[:, :, 6 * t : 6 * t + 6] = explicit(blocks[0][:, :, t], k2, v2, None)
     assert_close(mechanism(q, k, v, row(LONG)), wanted)
+
+
+@pytest.mark.parametrize("length", [3, 10])
+def test_a_padded_sample_equals_the_formula_over_the_blocks_it_fills(length: int) -> None:
+    """Ten tokens in blocks of 3, 3, 3 and 1; three in blocks of one each, the fourth without."""
+    mechanism = Sinkhorn(H, D, Grid(1, LONG), block_size=6).double().eval()
+    q, k, v = random(1, H, LONG, D), random(1, H, LONG, D), random(1, H, LONG, E)
+    starts = range(0, length, size := -(-length // 4))
+    parts = [[x[:, :, start : min(start + size, length)] for start in starts] for x in (q, k, v)]
+    means = torch.stack([block.mean(dim=2) for block in parts[1]], dim=2)
+    mix = sinkhorn(means @ mechanism.sort[..., : len(starts)] / 0.75, 20)
+    wanted = torch.zeros_like(v)
+    for t, start in enumerate(starts):
+        shares, places = [], []
+        for place in range(size):
+            there = [u for u, block in enumerate(parts[1]) if place < block.shape[2]]
+            weights = mix[:, :, t, there]
+            share = weights.sum(dim=-1, keepdim=True)
+            stacked = (torch.stack([part[u][:, :, place] for u in there], dim=2) for part in parts[1:])
+            places.append([(weights[..., None] * x).sum(dim=2) / share for x in stacked])
+            shares.append(share.expand(-1, -1, 1))
+        k2, v2 = (
+            torch.cat((torch.stack([place[i] for place in places], dim=2), parts[i + 1][t]), dim=2) for i in range(2)
+        )
+        own = torch.ones(1, H, parts[1][t].shape[2]).double()
+        weights = torch.cat((*shares, own), dim=-1)[:, :, None] * (parts[0][t] @ k2.mT * D**-0.5).exp()
+        wanted[:, :, start : start + parts[0][t].shape[2]] = weights / weights.sum(dim=-1, keepdim=True) @ v2
+    layout = Layout(Grid(1, LONG), Mask(keys=torch.arange(LONG)[None] < length))
+    assert_close(mechanism(q, k, v, layout), wanted)
 
 
 def test_blocks_left_where_they_are_make_local_attention(monkeypatch: pytest.MonkeyPatch) -> None:

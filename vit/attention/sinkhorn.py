@@ -98,16 +98,14 @@ class Sinkhorn(Mechanism):
         return take(mixed.flatten(2, 3), slots.slot[:, None].expand(-1, q.shape[1], -1))
 
     def mixture(self, k: Float[Tensor, "b h t s d"], filled: Bool[Tensor, "b 1 t s"]) -> Float[Tensor, "b h t t"]:
-        """S: how much block t takes from each block; a block without tokens is left to itself."""
+        """S: how much block t takes from each block; those without tokens are left to themselves."""
         mean = k.sum(dim=3) / filled.sum(dim=3).clamp(min=1)[..., None]
         logits = mean @ self.sort.to(k.dtype)
         if self.training:
             logits = logits - torch.empty_like(logits).exponential_().log()
         some = filled.any(dim=3)
         apart = some[..., :, None] != some[..., None, :]
-        alone = ~some[..., :, None] & ~torch.eye(self.blocks, dtype=torch.bool, device=k.device)
-        logits = (logits / self.temperature).masked_fill(apart | alone, -1e30)
-        return sinkhorn(logits, self.iterations)
+        return sinkhorn((logits / self.temperature).masked_fill(apart, -1e30), self.iterations)
 
     def _lay(self, seen: Bool[Tensor, "b n"]) -> Slots:
         """Each sample's tokens in order, as many to a block as fill the blocks evenly."""
