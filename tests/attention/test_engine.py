@@ -37,7 +37,7 @@ PATTERNS: list[PatternFactory] = [
     GridGraph,
     partial(Local, width=2, dilation=3),
     Neighborhood,
-    partial(PerHead, patterns=[Local, Strided, Window]),
+    partial(PerHead, patterns=[partial(GlobalTokens, count=9), Local, Window]),
     ShiftedWindow,
     Strided,
     Window,
@@ -148,8 +148,11 @@ def test_a_loaded_pattern_is_the_one_that_is_computed(engine: EngineFactory) -> 
     wanted = ours(*parts, Layout(grid))
     assert not torch.allclose(other(*parts, Layout(grid)), wanted)
     assert list(ours.state_dict()) == ["engine.pattern.drawn"]
+    turned = Layout(Grid(4, 16))  # as many patches, in tables of its own
+    other(*parts, turned)
     other.load_state_dict(ours.state_dict())
     assert_close(other(*parts, Layout(grid)), wanted, rtol=0, atol=0)
+    assert_close(other(*parts, turned), ours(*parts, turned), rtol=0, atol=0)
 
 
 @pytest.mark.slow
@@ -184,9 +187,11 @@ def test_a_kept_subset_keeps_its_places(prefix: tuple[str, ...]) -> None:
         assert_close(mechanism(*some, Layout(grid).keep(index)), wanted)
 
 
+@pytest.mark.parametrize("size", [(4, 4), (4, 6)], ids=["one window", "two"])
 @pytest.mark.parametrize("engine", [Dense, BlockGather])
-def test_weights_are_dropped_in_training_only(engine: EngineFactory) -> None:
-    grid = Grid(4, 4, prefix=("cls",))
+def test_weights_are_dropped_in_training_only(engine: EngineFactory, size: tuple[int, int]) -> None:
+    """Also where block-gather has nothing to gather, and for the queries that see everything."""
+    grid = Grid(*size, prefix=("cls",))
     parts, layout = qkv(grid.tokens), Layout(grid)
     mechanism = Sparse(H, D, grid, Window, engine, attn_drop=0.4)
     exact = mechanism.eval()(*parts, layout)

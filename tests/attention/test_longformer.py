@@ -15,28 +15,32 @@ def projections(n: int) -> Projections:
     return Projections(*(random(B, H, n, width).requires_grad_() for width in (D, D, E)))
 
 
-def explicit(first: Projections, second: Projections, rows: int, width: int, allowed: Tensor) -> Tensor:
+def explicit(
+    first: Projections, second: Projections, rows: int, width: int, allowed: Tensor, dilation: int = 1
+) -> Tensor:
     """Row by row; the first ones from the second projections."""
     out = []
     for i in range(allowed.shape[-1]):
         q, k, v = second if i < rows else first
         place = torch.arange(allowed.shape[-1])
-        sees = allowed[:, i] & ((i < rows) | (place < rows) | ((place - i).abs() <= width))
+        near = ((place - i).abs() <= width * dilation) & ((place - i) % dilation == 0)
+        sees = allowed[:, i] & ((i < rows) | (place < rows) | near)
         scores = (q[:, :, i, None] @ k.transpose(-1, -2) * D**-0.5).masked_fill(~sees[:, None, None], -torch.inf)
         out.append(scores.softmax(dim=-1).nan_to_num() @ v)
     return torch.cat(out, dim=2)
 
 
+@pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize("engine", [Dense, BlockGather])
 @pytest.mark.parametrize("prefix", PREFIXES, ids=len)
-def test_equals_row_by_row_forward_and_backward(prefix: tuple[str, ...], engine: EngineFactory) -> None:
+def test_equals_row_by_row_forward_and_backward(prefix: tuple[str, ...], engine: EngineFactory, dilation: int) -> None:
     grid = Grid(3, 5, prefix=prefix)
     first, second = projections(grid.tokens), projections(grid.tokens)
-    mechanism, rows = Longformer(H, D, grid, width=2, global_tokens=2, engine=engine), max(2, len(prefix))
+    mechanism, rows = Longformer(H, D, grid, 2, dilation, global_tokens=2, engine=engine), max(2, len(prefix))
     for mask in (None, Mask(keys=torch.rand(B, grid.tokens) < 0.7), Mask(causal=True)):
         allowed = (mask or Mask()).allowed(grid.tokens, torch.device("cpu"))
         ours = mechanism(*first, Layout(grid, mask), second)
-        wanted = explicit(first, second, rows, 2, allowed.expand(B, -1, -1))
+        wanted = explicit(first, second, rows, 2, allowed.expand(B, -1, -1), dilation)
         assert_close(ours, wanted)
         direction = torch.randn_like(wanted)
         inputs = (*first, *second)

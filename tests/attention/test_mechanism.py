@@ -1,5 +1,9 @@
 """What every mechanism has to hold to, whatever its formula. `members.MECHANISMS` lists them."""
 
+import inspect
+import math
+from functools import partial
+
 import pytest
 import torch
 from einops import rearrange
@@ -8,10 +12,28 @@ from torch.testing import assert_close
 
 from tests.attention.members import MECHANISMS, Member, over, sees
 from tests.helpers import GRIDS, PREFIXES, B, D, E, H, N, influence, random, row
-from vit.attention import Mechanism
+from vit.attention import (
+    LSH,
+    RFA,
+    Efficient,
+    EfficientScaling,
+    GatedPositional,
+    Linear,
+    Linformer,
+    Mechanism,
+    MechanismFactory,
+    Nystrom,
+    Performer,
+    Relu,
+    Routing,
+    Sinkhorn,
+)
 from vit.tokens import Grid, Layout, Mask
 
 LENGTHS = (5, 8, 3)
+WIDE = (Efficient, EfficientScaling, GatedPositional, LSH, Linear, Nystrom, Performer, RFA, Routing, Sinkhorn)
+"""Those whose sums would lose digits in half precision."""
+DROPPING = [member for member in MECHANISMS if "attn_drop" in inspect.signature(member.factory).parameters]
 
 
 def qkv(b: int = B, n: int = N) -> tuple[Tensor, Tensor, Tensor]:
@@ -60,9 +82,20 @@ def test_permuting_tokens_permutes_the_output_exactly_where_claimed(member: Memb
 def test_both_lists_of_equivariance() -> None:
     """Attention over a set, and what knows positions or cuts the sequence (mechanisms.md, 6.1)."""
     lists = {has: {str(m).partition("(")[0] for m in MECHANISMS if m.equivariant == has} for has in (True, False)}
-    assert lists[True] >= {"Softmax", "Efficient", "Linear", "Performer", "RFA", "Routing"}
-    assert lists[False] >= {"Linformer", "Nystrom", "LSH", "Sinkhorn", "GatedPositional", "RandomSynthesizer"}
+    assert lists[True] >= {
+        "Softmax",
+        "Additive",
+        "General",
+        "Relu",
+        "Efficient",
+        "Linear",
+        "Performer",
+        "RFA",
+        "Routing",
+    }
+    assert lists[False] >= {"Linformer", "Sinkhorn", "Sparse", "GatedPositional", "RelativeBias", "RandomSynthesizer"}
     assert lists[False] >= {"DenseSynthesizer", "FactorizedDenseSynthesizer", "FactorizedRandomSynthesizer"}
+    assert lists[True] & lists[False] == {"LSH", "Nystrom"}  # sets until chunks or segments cut the sequence
 
 
 @over()
@@ -80,6 +113,13 @@ def test_weights_are_a_distribution_over_keys(member: Member) -> None:
     assert_close(weights.sum(dim=-1), torch.ones(B, H, N, dtype=q.dtype))
 
 
+@pytest.mark.parametrize("kind", [Relu, EfficientScaling, partial(Linformer, rank=5)], ids=str)
+def test_weights_need_not_sum_to_one(kind: MechanismFactory) -> None:
+    q, k, _ = qkv()
+    weights = Member(kind).build(H, D, Grid(1, N))(q, k, torch.eye(N).double().expand(B, H, N, N), row())
+    assert (weights.sum(dim=-1) - 1).abs().mean() > 0.1
+
+
 @over()
 def test_samples_and_heads_do_not_see_each_other(member: Member) -> None:
     mechanism, parts = member.build(H, D, Grid(1, N)), qkv()
@@ -88,6 +128,35 @@ def test_samples_and_heads_do_not_see_each_other(member: Member) -> None:
     for part in changed:
         part[1], part[:, 2] = random(*part[1].shape), 1e3
     assert_close(mechanism(*changed, row())[0, :2], out[0, :2], rtol=0, atol=0)
+
+
+@over()
+def test_training_without_dropout_is_evaluation_and_couples_no_samples(member: Member) -> None:
+    """But for Sinkhorn's noise. What learns from a batch, as centroids do, learns for the next call."""
+    mechanism, parts = member.build(H, D, Grid(1, N)), qkv()
+    changed = [torch.cat((part[:1], random(*part[1:].shape))) for part in parts]
+    still = mechanism(*parts, row())
+    torch.manual_seed(1)
+    out = mechanism.train()(*parts, row())
+    if "Sinkhorn" not in str(member):
+        assert_close(out, still, rtol=0, atol=0)
+        return
+    torch.manual_seed(1)
+    assert_close(mechanism(*changed, row())[0], out[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("member", DROPPING, ids=str)
+def test_weights_are_dropped_in_training_only_and_keep_their_mean(member: Member) -> None:
+    grid = Grid(1, N - 1, ("cls",))
+    plain = member.build(H, D, grid)
+    dropping = Member(partial(member.factory, attn_drop=0.4)).build(H, D, grid)
+    dropping.load_state_dict(plain.state_dict())
+    q, k, v = (part.abs() for part in qkv(1))  # so that every weight counts, of Relu too
+    exact = plain(q, k, v, Layout(grid))
+    assert_close(dropping(q, k, v, Layout(grid)), exact)
+    many = dropping.train()(*(part.expand(2000, -1, -1, -1) for part in (q, k, v)), Layout(grid))
+    assert many.std(dim=0).min() > 0.01
+    assert ((many.mean(dim=0) - exact[0]).abs() / (many.std(dim=0) / math.sqrt(len(many)))).max() < 6  # standard errors
 
 
 @over()
@@ -107,11 +176,29 @@ def test_bfloat16_stays_near_float64(member: Member) -> None:
     assert (rough.double() - exact).norm() / exact.norm() < 2e-2
 
 
+@pytest.mark.parametrize(
+    "member", [m for m in MECHANISMS if str(m).startswith(tuple(k.__name__ for k in WIDE))], ids=str
+)
+def test_sums_run_in_float32_inside_autocast(member: Member) -> None:
+    """Only the result is rounded to bfloat16: nearly every number is the float64 one, rounded."""
+    mechanism, parts = member.build(H, D, Grid(1, N)), [part.bfloat16() for part in qkv()]
+    exact = mechanism(*(part.double() for part in parts), row())
+    mechanism = mechanism.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = mechanism(*parts, row())
+    assert ours.dtype == torch.bfloat16
+    assert (ours == exact.bfloat16()).double().mean() > 0.98
+
+
 @over(keys=True)
-def test_padding_has_no_influence_and_gets_no_gradient(member: Member) -> None:
-    keys = torch.tensor([[True] * N, [True, False, True, True, False, True, False]])
-    mechanism, layout = member.build(H, D, Grid(1, N)), Layout(Grid(1, N), Mask(keys=keys))
-    q, k, v = (part.requires_grad_() for part in qkv())
+@pytest.mark.parametrize("prefix", [(), ("cls", "reg")], ids=len)
+def test_padding_has_no_influence_and_gets_no_gradient(member: Member, prefix: tuple[str, ...]) -> None:
+    """Wherever it lies: a register may be hidden too."""
+    grid = Grid(1, N, prefix)
+    keys = torch.ones(B, grid.tokens, dtype=torch.bool)
+    keys[1, [1, 4, 6]] = False
+    mechanism, layout = member.build(H, D, grid), Layout(grid, Mask(keys=keys))
+    q, k, v = (part.requires_grad_() for part in qkv(n=grid.tokens))
     out = mechanism(q, k, v, layout)
     out.pow(2).sum().backward()
     padding = ~keys[:, None, :, None]
@@ -145,6 +232,17 @@ def test_a_query_that_may_see_no_key_gives_zero_and_finite_gradients(member: Mem
     assert out[1].abs().amax(dim=(1, 2)).min() > 0
     parts = {"q": q, "k": k, "v": v}
     assert all(parts[name].grad.isfinite().all() for name in mechanism.inputs)
+
+
+@over(pairs=True)
+def test_a_query_that_is_paired_with_no_key_gives_zero_and_finite_gradients(member: Member) -> None:
+    pairs = torch.arange(N)[:, None].expand(1, N, N) != 4
+    mechanism, parts = member.build(H, D, Grid(1, N)), [part.requires_grad_() for part in qkv()]
+    out = mechanism(*parts, Layout(Grid(1, N), Mask(pairs=pairs)))
+    gradients = torch.autograd.grad(out.pow(2).sum(), parts, allow_unused=True)
+    assert out[:, :, 4].count_nonzero() == 0
+    assert out[:, :, 3].abs().amax(dim=-1).min() > 0
+    assert all(gradient is None or gradient.isfinite().all() for gradient in gradients)
 
 
 @over(causal=True)
@@ -187,11 +285,12 @@ def test_a_kept_subset_equals_the_shorter_sequence(member: Member) -> None:
     assert_close(mechanism(*parts, Layout(grid, index=index)), mechanism(*parts, Layout(Grid(1, 3, ("cls",)))))
 
 
-@pytest.mark.parametrize("trait", ["keys", "causal", "pairs", "cross", "any_length", "subset"])
+@pytest.mark.parametrize("trait", ["keys", "causal", "pairs", "cross", "any_length", "subset", "order"])
 @over()
 def test_honours_a_layout_or_refuses_it(member: Member, trait: str) -> None:
     grid, (q, k, v) = Grid(1, N), qkv()
     keys, index = torch.tensor([True] * (N - 2) + [False] * 2).expand(B, N), torch.tensor([[0, 1, 3, 4, 6]] * B)
+    turned = torch.arange(N).flip(0).expand(B, N)  # all of them, in another order
     masks = {
         "keys": Mask(keys=keys),
         "causal": Mask(causal=True),
@@ -201,9 +300,10 @@ def test_honours_a_layout_or_refuses_it(member: Member, trait: str) -> None:
         "cross": lambda m: m(q[:, :, :2], k, v, row()),
         "any_length": lambda m: m(q[:, :, :5], k[:, :, :5], v[:, :, :5], row(5)),
         "subset": lambda m: m(q[:, :, :5], k[:, :, :5], v[:, :, :5], Layout(grid, index=index)),
+        "order": lambda m: m(q, k, v, Layout(grid, index=turned)),
     }.get(trait, lambda m: m(q, k, v, Layout(grid, masks[trait])))
     mechanism = member.build(H, D, grid)
-    if vars(member)[trait]:
+    if vars(member)["subset" if trait == "order" else trait]:
         assert call(mechanism).isfinite().all()
     else:
         with pytest.raises(ValueError):
@@ -219,6 +319,12 @@ def test_as_many_tokens_of_another_grid_are_refused_unless_only_their_order_coun
         return
     with pytest.raises(ValueError, match=r"2x3|\(2, 3\)|height=2, width=3"):
         mechanism(*qkv(), turned)
+
+
+@pytest.mark.parametrize("kind", [LSH, Routing, Sinkhorn])
+def test_other_than_the_layouts_tokens_are_refused(kind: type[Mechanism]) -> None:
+    with pytest.raises(ValueError, match=rf"^{kind.__name__} got 7 tokens, the layout has 6$"):
+        kind(H, D, Grid(1, N)).double()(*qkv(), row(N - 1))
 
 
 def test_the_list_names_every_mechanism() -> None:

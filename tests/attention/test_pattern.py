@@ -86,7 +86,7 @@ def rolled_windows(grid: Grid, size: int) -> Tensor:
 
 
 @pytest.mark.parametrize("grid_size", [(8, 8), (5, 13), (10, 20)], ids=str)
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, 3, 4])
 def test_shifted_windows_are_swins_rolled_and_masked_ones(size: int, grid_size: tuple[int, int]) -> None:
     grid = Grid(*grid_size)
     assert_close(ShiftedWindow(H, grid, size).allowed(grid)[0], rolled_windows(grid, size))
@@ -154,6 +154,15 @@ def test_heads_are_dealt_out_to_patterns() -> None:
     allowed = PerHead(5, grid, [one, two]).allowed(grid)
     for head in range(5):
         assert_close(allowed[head], (one if head < 3 else two)(1, grid).allowed(grid)[0])
+    nested = PerHead(4, grid, [partial(PerHead, patterns=[two, GridGraph]), one]).allowed(grid)
+    for head, pattern in enumerate((two, GridGraph, one, one)):
+        assert_close(nested[head], pattern(1, grid).allowed(grid)[0])
+
+
+def test_heads_honour_sizes_only_if_all_their_patterns_do() -> None:
+    grid = Grid(4, 4)
+    assert PerHead(2, grid, [Window, GridGraph]).honours_sizes
+    assert not PerHead(2, grid, [Window, Local]).honours_sizes
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,37 @@ def test_centroids_move_towards_queries_and_keys_in_training_only() -> None:
     assert_close(mechanism.centroids.norm(dim=-1), torch.ones(H, 3).double())
 
 
+@pytest.mark.parametrize("decay", [0.9, 0.0])
+def test_a_centroid_becomes_the_mean_of_its_queries_and_then_of_its_keys(decay: float) -> None:
+    """One that nothing is near stays, though it keeps nothing of itself."""
+    grid = Grid(1, LONG, ("cls", "reg"))
+    mechanism = Routing(H, D, grid, clusters=3, decay=decay).double()
+    q, k, v = (random(B, H, grid.tokens, width) for width in (D, D, E))
+    mechanism.centroids[0, 2] = -F.normalize(mechanism.centroids[0, :2].sum(dim=0), dim=0)
+    q[:, 0], k[:, 0] = (5 * mechanism.centroids[0, 0] + 0.1 * part[:, 0] for part in (q, k))
+    wanted = mechanism.centroids.clone()
+    for points in (q[:, :, 2:], k[:, :, 2:]):
+        points = F.normalize(points, dim=-1)
+        nearest = (points @ wanted.mT).argmax(dim=-1)
+        for h in range(H):
+            for c in range(3):
+                if (members := points[:, h][nearest[:, h] == c]).numel():
+                    moved = decay * wanted[h, c] + (1 - decay) * members.mean(dim=0)
+                    wanted[h, c] = moved / moved.norm()
+    assert_close(wanted[0, 2], mechanism.centroids[0, 2])
+    mechanism.train()(q, k, v, Layout(grid))
+    assert_close(mechanism.centroids, wanted)
+
+
+def test_queries_of_another_sequence_have_no_prefix() -> None:
+    """Each goes by its own cluster, the first as the last."""
+    grid = Grid(1, LONG, ("cls", "reg"))
+    mechanism = Routing(H, D, grid).double()
+    q, k, v = random(B, H, 5, D), random(B, H, grid.tokens, D), random(B, H, grid.tokens, E)
+    out = mechanism(q, k, v, Layout(grid))
+    assert_close(mechanism(q.flip(2), k, v, Layout(grid)).flip(2), out)
+
+
 def test_padding_does_not_move_centroids() -> None:
     keys = torch.arange(LONG).expand(B, LONG) < 9
     layout = Layout(Grid(1, LONG), Mask(keys=keys))
