@@ -58,6 +58,14 @@ def test_permuting_patches_permutes_the_output_exactly_where_claimed(member: Mem
     assert torch.allclose(permuted, mixer(x, Layout(grid))[:, order], atol=1e-9) == member.equivariant
 
 
+def test_both_lists_of_equivariance() -> None:
+    """Of what stands in attention's place (mechanisms.md, 6.1)."""
+    lists = {has: {str(m).partition("(")[0] for m in MIXERS if m.equivariant == has} for has in (True, False)}
+    assert lists[True] == {"AFTSimple", "Identity", "SelfAttention"}
+    assert lists[False] >= {"AFTConv", "AFTFull", "AFTLocal", "TokenMlp", "SpatialGating", "Fourier", "NeighbourMean"}
+    assert lists[False] >= {"BiLstm", "DepthwiseConv1d", "DepthwiseConv2d", "SpatialReduction"}
+
+
 @over()
 def test_logits_ignore_the_order_of_patches_exactly_where_claimed(member: Member) -> None:
     block = partial(Block, mixer=member.factory)

@@ -65,6 +65,19 @@ def test_neither_prefix_nor_padding_counts(kind: type[nn.Module]) -> None:
 
 
 @pytest.mark.parametrize("kind", OF_PATCHES)
+def test_a_picture_of_padding_only_leaves_all_finite(kind: type[nn.Module]) -> None:
+    keys = torch.ones(B, GRID.tokens, dtype=torch.bool)
+    keys[1, FRONT:] = False
+    pool, tokens = pool_of(kind), random(B, GRID.tokens, C).requires_grad_()
+    out = pool(tokens, Layout(GRID, Mask(keys=keys)))
+    assert out.isfinite().all()
+    assert_close(out[0], pool(tokens[:1], Layout(GRID))[0])
+    out.sum().backward()
+    assert tokens.grad.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in pool.parameters())
+
+
+@pytest.mark.parametrize("kind", OF_PATCHES)
 def test_order_does_not_matter(kind: type[nn.Module]) -> None:
     pool, tokens, order = pool_of(kind), random(B, GRID.tokens, C), torch.tensor([0, 1, 4, 7, 2, 6, 3, 5])
     assert_close(pool(tokens[:, order], Layout(GRID)), pool(tokens, Layout(GRID)))

@@ -105,14 +105,18 @@ def test_a_picture_of_padding_only_does_no_harm(name: str) -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in pool.parameters())
 
 
+@pytest.mark.parametrize("all_there", [Layout(GRID), padded((5, 7), (2, 4))], ids=["", "padded"])
 @every
-def test_a_kept_subset_is_pooled_as_the_rest_were_padding(name: str) -> None:
+def test_a_kept_subset_is_pooled_as_the_rest_were_padding(name: str, all_there: Layout) -> None:
+    """Of the second picture one kept patch, 20, is padding itself."""
     pool, tokens, index = built(name), random(B, GRID.tokens, C), torch.tensor([[0, 9, 33, 4], [7, 8, 20, 1]])
     keys = F.one_hot(index, GRID.patches).sum(dim=1).bool()
+    if all_there.patch_keys is not None:
+        keys = keys & all_there.patch_keys
     masked = Layout(GRID, Mask(keys=F.pad(keys, (FRONT, 0), value=True)))
     rows = F.pad(index + FRONT, (FRONT, 0))
     rows[:, :FRONT] = torch.arange(FRONT)
-    kept, layout = tokens.gather(1, rows[..., None].expand(-1, -1, C)), Layout(GRID).keep(index)
+    kept, layout = tokens.gather(1, rows[..., None].expand(-1, -1, C)), all_there.keep(index)
     assert_close(pool(kept, layout), pool(tokens, masked))
     assert_close(pool.weights(kept, layout), pool.weights(tokens, masked).gather(1, index))
 
@@ -176,8 +180,11 @@ def test_two_levels_equal_a_loop_over_regions_clamped_at_the_border() -> None:
     assert_close(pool.weights(tokens, Layout(GRID)), alpha.flatten(1))
 
 
-def test_full_regions_need_no_mask() -> None:
-    """Blocks that refuse a mask serve a grid that the regions tile."""
+@pytest.mark.parametrize(
+    ("region", "inner", "over"), [((2, 3), (2, 3, ()), (2, 2, ())), ((9, 3), (4, 3, ()), (1, 2, ()))]
+)
+def test_full_regions_need_no_mask(region: tuple[int, int], inner: tuple, over: tuple) -> None:
+    """Blocks that refuse a mask serve a grid that the regions tile, or one that a region reaches beyond."""
     layouts = []
 
     class Watching(nn.Module):
@@ -185,9 +192,9 @@ def test_full_regions_need_no_mask() -> None:
             layouts.append(layout)
             return x
 
-    pool = HierarchicalPool(C, Grid(4, 6), region=(2, 3), block=lambda dim, grid, drop_path: Watching())
+    pool = HierarchicalPool(C, Grid(4, 6), region=region, block=lambda dim, grid, drop_path: Watching())
     pool(torch.randn(B, 24, C), Layout(Grid(4, 6)))
-    assert [(layout.grid, layout.mask) for layout in layouts] == [((2, 3, ()), None), ((2, 2, ()), None)]
+    assert [(layout.grid, layout.mask) for layout in layouts] == [(inner, None), (over, None)]
 
 
 # Hard attention
@@ -224,11 +231,19 @@ def test_the_baseline_learns_the_loss_and_trains_nothing_else() -> None:
     tokens, layout = three_tokens(pool, 5)
     tokens = tokens.clone().requires_grad_()
     choice = pool.choose(tokens, layout)
-    advantage = choice.baseline - losses(choice.pooled).detach()
+    lost = losses(choice.pooled).detach().requires_grad_()
+    advantage = choice.baseline - lost.detach()
     (reached,) = torch.autograd.grad(advantage.square().mean(), [tokens], retain_graph=True, allow_unused=True)
     assert reached is None
-    grad = torch.autograd.grad(choice.term(losses(choice.pooled)), pool.baseline.bias)[0]
+    grad, through_loss = torch.autograd.grad(choice.term(lost), [pool.baseline.bias, lost], allow_unused=True)
     assert_close(grad, 2 * advantage.mean()[None])
+    assert through_loss is None, "the images' losses are in the sum already"
+
+
+def test_the_baseline_of_a_padded_picture_is_its_own() -> None:
+    pool, tokens, layout = built("reinforce").train(), random(B, GRID.tokens, C), padded((5, 7), (2, 4))
+    patches = tokens[1, FRONT:][layout.patch_keys[1]]
+    assert_close(pool.choose(tokens, layout).baseline[1], pool.baseline(patches.mean(dim=0))[0])
 
 
 def test_nothing_of_a_choice_stays_in_the_pool() -> None:
@@ -291,6 +306,14 @@ def test_a_gumbel_draw_is_passed_straight_through() -> None:
     direction = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     own, expected = (torch.autograd.grad((w * direction).sum(), list(pool.score.parameters())) for w in (hard, soft))
     assert_close(own, expected)
+
+
+def test_a_gumbel_draw_is_made_in_float32() -> None:
+    """Noise of eight bits would tie, and the first patch win more often than it should."""
+    pool, tokens = built("gumbel").float().train(), random(B, GRID.tokens, C).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert pool.score(tokens).dtype == torch.bfloat16
+        assert pool.weights(tokens, Layout(GRID)).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
