@@ -2,7 +2,7 @@
 
 from vit.analysis.corecost import core_macs, core_seconds
 from vit.analysis.cost import reordered_macs, scores_macs
-from vit.attention import Efficient, Longformer, RandomSynthesizer, Softmax
+from vit.attention import Efficient, Longformer, Mechanism, RandomSynthesizer, Softmax
 
 
 def test_multiply_adds_are_those_of_the_formulas():
@@ -16,3 +16,17 @@ def test_every_mechanism_and_size_is_timed():
     found = core_seconds({"softmax": Softmax, "longformer": Longformer}, [2, 3, 5], repeats=1)
     assert list(found) == ["softmax", "longformer"]
     assert all(len(row) == 3 and min(row) > 0 for row in found.values())
+
+
+def test_a_mechanism_is_given_what_it_takes_and_no_more():
+    class Values(Mechanism):
+        inputs = ("v",)
+
+        def __init__(self, heads, head_dim, grid):
+            super().__init__()
+
+        def forward(self, q, k, v, layout):
+            assert q is None and k is None
+            return v @ v.mT @ v
+
+    assert core_macs({"values": Values}, [3], width=7)["values"] == [2 * 9 * 9 * 7]

@@ -57,6 +57,13 @@ def test_works_take_turns_and_warming_up_is_left_out():
     assert "".join(calls) == "abbaabbaab"
 
 
+def test_the_rounds_after_warming_up_are_kept(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cost, "seconds", lambda work, device: work())
+    clock = iter(range(10))
+    times = cost.alternately([lambda: next(clock), lambda: next(clock)], rounds=3, warm_up=2)
+    assert times.tolist() == [[4, 5], [7, 6], [8, 9]]
+
+
 def test_a_factor_is_the_median_of_paired_ones():
     mine = np.array([1.0, 2.0, 4.0])
     assert cost.times_as_fast(mine, 3 * mine) == pytest.approx((3, 3, 3))

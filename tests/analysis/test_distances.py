@@ -7,6 +7,7 @@ from torch.testing import assert_close
 from tests.analysis.nets import small_images, small_vit, softmax_weights
 from vit.analysis.distances import attention_distances, mean_attention_distance, uniform_distance
 from vit.analysis.record import record
+from vit.layers import MapPool
 from vit.tokens import Grid
 
 
@@ -43,6 +44,10 @@ def test_equals_a_loop_on_a_net():
                 distance = ((2 * (i // 5 - j // 5)) ** 2 + (3 * (i % 5 - j % 5)) ** 2) ** 0.5
                 total[:, :, i] += weights[:, :, i, j] * distance
         assert_close(found, (total / weights.sum(-1)).mean(dim=(0, 2)))
+
+
+def test_the_attention_of_a_pool_is_no_layer():
+    assert len(attention_distances(small_vit(("reg",), pool=MapPool), small_images(), 2)) == 3
 
 
 def test_a_matrix_of_another_size_is_refused():

@@ -32,8 +32,9 @@ def test_residuals_keep_the_place():
 
 
 def test_the_backbone_is_left_in_its_mode_and_one_picture_is_refused():
-    backbone = _backbone().train()
-    place_known(backbone, torch.randn(2, 3, 12, 20))
+    backbone, images = _backbone(drop_path=0.9).train(), torch.randn(2, 3, 12, 20)
+    known = place_known(backbone, images)
     assert backbone.training
+    assert place_known(backbone.eval(), images) == known  # nothing was dropped
     with pytest.raises(ValueError, match="two pictures or more"):
         place_known(backbone, torch.randn(1, 3, 12, 20))

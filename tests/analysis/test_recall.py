@@ -61,3 +61,4 @@ def test_training_is_repeatable_and_leaves_the_generator_alone():
     first, same = (trained(TASK, Identity, steps=2, seed=3) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first.head.weight, same.head.weight)
+    assert not first.training

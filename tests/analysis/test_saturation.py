@@ -15,9 +15,11 @@ def test_unscaled_scores_spread_as_the_root_of_the_width_and_scaled_ones_do_not(
     assert plain[1].slope < 0.4 < 1.5 < scaled[1].slope
 
 
-def test_the_slope_is_that_of_the_jacobian():
+def test_the_slope_is_that_of_the_jacobian_and_the_largest_weight_that_of_a_query():
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(3, 5, generator=generator, dtype=torch.float64)
     k = torch.randn(7, 5, generator=generator, dtype=torch.float64)
     rows = [torch.autograd.functional.jacobian(lambda s: s.softmax(0), row).abs().sum() for row in q @ k.mT]
-    assert saturation([5], scaled=False, keys=7, queries=3)[0].slope == pytest.approx(sum(rows).item() / 3)
+    (found,) = saturation([5], scaled=False, keys=7, queries=3)
+    assert found.slope == pytest.approx(sum(rows).item() / 3)
+    assert found.largest == pytest.approx(sum(max(row.softmax(0).tolist()) for row in q @ k.mT) / 3)
