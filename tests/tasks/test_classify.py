@@ -11,6 +11,7 @@ from tests.helpers import untyped
 from vit.data.mixing import Mixing
 from vit.data.module import Batch, Images
 from vit.layers import Block, SelfAttention
+from vit.models import MAE, TokenLabels
 from vit.models.backbone import Backbone
 from vit.models.vit import ViT
 from vit.spec import spec
@@ -225,6 +226,13 @@ def test_a_checkpoint_of_another_net_or_other_classes_is_refused_in_one_line(tra
     torch.save(other, last)
     with pytest.raises(ValueError, match=r"was trained on classes \['zero', '1'.*the data has \['0', '1'"):
         trainer().fit(task(), data(), ckpt_path=last)
+
+
+@pytest.mark.parametrize("make", [MAE, partial(TokenLabels, num_classes=3)])
+def test_a_net_that_gives_no_logits_of_a_picture_is_refused(make):
+    net = make(8, 1, backbone=partial(Backbone, patch_size=4, embed_dim=12, depth=1))
+    with pytest.raises(ValueError, match=f"gives a logit for each class of a picture, got a {type(net).__name__}$"):
+        Classifier(net).setup("fit")
 
 
 def test_the_command_line_sets_recipe_and_criterion_by_short_options():

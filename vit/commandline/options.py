@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from typing_extensions import override
 
-from vit.commandline import secrets
+from vit.commandline import secrets, stack
 from vit.commandline.errors import one_line
 from vit.data.catalog import describe
 from vit.data.module import Images
@@ -110,12 +110,15 @@ class VitCLI(LightningCLI):
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        if self.command == "fit":
+            stack.refuse_disorder(args)
         try:
             self.config = parser.parse_args(args)
         except (ArgumentError, ValueError) as error:
             raise ValueError(one_line(error, self._known_options())) from error
         if self.command == "fit":  # the others keep no configuration
             secrets.refuse(self.config.as_dict(), os.environ)
+            stack.refuse_lost(args, self.config.model.as_dict())
 
     @override
     def instantiate_classes(self) -> None:

@@ -16,7 +16,6 @@ MESSAGES = (
     r"Precision bf16-mixed is not supported by the model summary",
     r"Grad strides do not match bucket view strides",  # of a 1-channel patch embedding, several processes
     r"You're resuming from a checkpoint that ended before the epoch ended",  # our loader knows its place
-    r"Due to `class_path` change|Due to class_path change",  # a model overlay replaces the model
 )
 
 

@@ -13,6 +13,7 @@ from typing_extensions import override
 from vit.data.mixing import Mixing
 from vit.data.module import Batch
 from vit.layers import Choice
+from vit.models import Pretraining, TokenLabels
 from vit.tasks import optim
 from vit.tasks.choice import answer
 from vit.tasks.finite import Policy
@@ -75,6 +76,10 @@ class Classification(Task):
 
     @override
     def setup(self, stage: str) -> None:
+        """Raises ValueError for a net that gives no logits: typed as a module, so that any that does will do."""
+        if isinstance(self.net, Pretraining | TokenLabels):
+            name = type(self.net).__name__
+            raise ValueError(f"a classifier trains a net that gives a logit for each class of a picture, got a {name}")
         super().setup(stage)
         if stage != "fit":
             return
