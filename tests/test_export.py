@@ -159,6 +159,7 @@ def test_a_file_of_weights_alone_is_no_model(tmp_path: Path) -> None:
 
 
 RMS = partial(nn.RMSNorm, eps=1e-6)
+TANH = partial(nn.GELU, approximate="tanh")
 TIMM = {
     "plain": {"depth": 2},
     "registers": {"prefix": ("cls", "reg", "reg")},
@@ -169,6 +170,10 @@ TIMM = {
     "distilled": {"prefix": ("cls", "dist"), "head": DistilledHead},
     "query and key norm": {"qk_norm": LayerNorm},
     "layer scale": {"options": {"layer_scale": 0.5}},
+    "gelu by tanh": {
+        "options": {"mlp": partial(Mlp, act_layer=TANH)},
+        "pool": partial(MapPool, num_heads=2, act_layer=TANH),
+    },
     "odd width": {"options": {"mlp": partial(Mlp, mlp_ratio=1.7)}},
     "rms norm": {"options": {"norm": RMS}, "norm": RMS},
     "no blocks": {"depth": 0},

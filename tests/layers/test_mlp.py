@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -16,6 +17,14 @@ def test_mlp_formula() -> None:
     assert mlp.fc1.out_features == 26
     hidden = x @ mlp.fc1.weight.T + mlp.fc1.bias
     gelu = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
+    assert_close(mlp(x), gelu @ mlp.fc2.weight.T + mlp.fc2.bias)
+
+
+def test_an_mlp_may_approximate_its_gelu() -> None:
+    """Hendrycks and Gimpel 2016, section 2."""
+    mlp, x = redrawn(Mlp(C, 2.0, act_layer=partial(nn.GELU, approximate="tanh"))), random(B, N, C)
+    hidden = x @ mlp.fc1.weight.T + mlp.fc1.bias
+    gelu = hidden * (1 + torch.tanh(math.sqrt(2 / math.pi) * (hidden + 0.044715 * hidden**3))) / 2
     assert_close(mlp(x), gelu @ mlp.fc2.weight.T + mlp.fc2.bias)
 
 

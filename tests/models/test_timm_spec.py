@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from tests.models.test_weights import redraw
-from vit.layers import SwiGLU
+from vit.layers import Mlp, SwiGLU
 from vit.models import CNN, ViT, to_timm
 from vit.models.pretrained import load_init, load_timm_weights
 from vit.models.timm_spec import timm_spec
@@ -22,6 +22,8 @@ PLAIN = {
     "deit3_small_patch16_224.fb_in1k": 5,
     "vit_base_patch16_siglip_224": 5,
     "vit_base_patch16_siglip_gap_224": 5,
+    "vit_base_patch32_siglip_256.v2_webli": 5,  # GELU by tanh, in the pool too
+    "vit_base_patch32_siglip_gap_256.v2_webli": 5,
     "vit_base_patch14_dinov2.lvd142m": 0,  # as timm has it, without a head
     "deit_tiny_distilled_patch16_224": 5,
 }
@@ -100,13 +102,59 @@ def test_gated_mlps_get_their_width() -> None:
     assert SwiGLU(1536, tree["args"]["mlp_ratio"]).fc2.in_features == 4096
 
 
-def test_another_activation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@torch.no_grad()
+def test_an_activation_by_tanh_is_not_the_exact_one() -> None:
+    """Or the comparison above would not have seen it: 1e-5 is what issue and reader expect of equal weights."""
+    source, net = pair_of("vit_base_patch32_siglip_256.v2_webli", (2, 3))
+    load_timm_weights(net, source.state_dict(), "siglip", (2, 3), ())
+    images = torch.randn(2, 3, 64, 96)
+    expected = source(images)
+    assert (net(images) - expected).abs().max() <= 1e-5 * expected.abs().max()
+    for module in net.modules():
+        if isinstance(module, Mlp):
+            module.act = nn.GELU()
+    assert (net(images) - expected).abs().max() > 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "message"),
+    [
+        (
+            "vit_base_patch32_siglip_256.v2_webli",
+            "vit_base_patch16_siglip_224",
+            r"expected the activation GELU by tanh, got backbone\.encoder\.blocks\.0\.mlp \(GELU\)",
+        ),
+        (
+            "vit_base_patch16_siglip_224",
+            "vit_base_patch32_siglip_256.v2_webli",
+            r"expected the activation GELU, got backbone\.encoder\.blocks\.0\.mlp \(GELU by tanh\)",
+        ),
+        (
+            "vit_base_patch16_clip_quickgelu_224.openai",
+            "vit_base_patch16_siglip_224",
+            r"expected the activation QuickGELU, got backbone",
+        ),
+    ],
+)
+def test_another_activation_is_refused(name: str, other: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     create = timm.create_model
 
     def fresh(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
         return create(name, depth=1, **options)
 
     monkeypatch.setattr(timm, "create_model", fresh)
-    net = build(timm_spec("vit_base_patch32_siglip_256.v2_webli"))
-    with pytest.raises(ValueError, match=r"siglip_256.v2_webli computes with another activation than exact GELU"):
-        load_init(net, "timm:vit_base_patch32_siglip_256.v2_webli")
+    net = build(timm_spec(other))
+    with pytest.raises(ValueError, match=f"^timm:{name} {message}"):
+        load_init(net, f"timm:{name}")
+
+
+def test_a_pool_with_another_activation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, pretrained=False, **options: create(name, depth=1, **options)
+    )
+    name = "vit_base_patch32_siglip_256.v2_webli"
+    tree = timm_spec(name)
+    del tree["args"]["head"]["args"]["pool"]["args"]["act_layer"]
+    with pytest.raises(ValueError, match=r"expected the activation GELU by tanh, got head\.pool\.mlp \(GELU\)$"):
+        load_init(build(tree), f"timm:{name}")

@@ -223,6 +223,7 @@ def tiny(
     return ViT((24, 20), 3, CLASSES, backbone, partial(Head, pool=pool))
 
 
+TANH = partial(nn.GELU, approximate="tanh")
 OPTIONS = {
     "plain": ({}, {}),
     "registers": ({"reg_tokens": 4}, {"prefix": ("cls", *["reg"] * 4)}),
@@ -237,6 +238,11 @@ OPTIONS = {
     "mean beside class token": ({"global_pool": "avg", "fc_norm": False}, {"pool": MeanPool}),
     "max": ({"global_pool": "max", "fc_norm": False}, {"pool": MaxPool}),
     "map": ({"global_pool": "map"}, {"pool": MapPool}),
+    "gelu by tanh": ({"act_layer": "gelu_tanh"}, {"mlp": partial(Mlp, act_layer=TANH)}),
+    "gelu by tanh, map": (
+        {"act_layer": "gelu_tanh", "global_pool": "map"},
+        {"mlp": partial(Mlp, act_layer=TANH), "pool": partial(MapPool, act_layer=TANH)},
+    ),
 }
 
 
@@ -356,6 +362,10 @@ REFUSED = {
     "backbone.encoder.blocks.{0,1}.mixer (values of another width than queries)": {"block": attention(value_dim=5)},
     "heads of different number (6, 3)": {"early": [(attention(num_heads=6), 1)]},
     "heads of different number (3, 3, 4)": {"head": partial(Head, pool=partial(MapPool, num_heads=4))},
+    "backbone.encoder.blocks.{0,1}.mlp.act (ReLU)": {"block": partial(Block, mlp=partial(Mlp, act_layer=nn.ReLU))},
+    "different activations (GELU(approximate='none'), GELU(approximate='tanh'))": {
+        "head": partial(Head, pool=partial(MapPool, act_layer=TANH))
+    },
     "backbone.patch_embed (ConvStem)": {"patch_embed": ConvStem},
     "backbone.pos_embed (SinCos2d)": {"pos_embed": SinCos2d},
     "head.pool (SeqPool)": {"head": partial(Head, pool=SeqPool)},

@@ -18,6 +18,8 @@ from vit.data.module import Images
 from vit.experiments.grid import Arm, Study
 
 PLACES = ("root", "num_workers")  # of the data, that change no result
+LATER = {"act_layer": {"class_path": "torch.nn.GELU", "init_args": {"approximate": "none"}}}
+"""Options that are younger than some studies, as they are when nobody sets them: those studies go on."""
 OWNED = {
     "trainer.max_epochs": "amount",
     "trainer.max_steps": "amount",
@@ -96,7 +98,7 @@ def recipe_hash(cli: VitCLI) -> str:
     config = yaml.safe_load(cli.saved_config())
     for name in PLACES:
         config["data"].pop(name, None)
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_as_ever(config), sort_keys=True).encode()).hexdigest()
 
 
 def facts(data: Images) -> dict[str, Any]:
@@ -134,6 +136,16 @@ def leave_to_the_grid(
         name = option.lstrip("-").partition("=")[0].replace(".init_args", "")
         if name in owned:
             raise ValueError(f"--{name} is set by the study, for every run: see --{owned[name]}")
+
+
+def _as_ever(value: Any) -> Any:
+    """A configuration without the options of `LATER` that are not set."""
+    if isinstance(value, list):
+        return [_as_ever(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {name: item for name, item in value.items() if name not in LATER or item != LATER[name]}
+    return {name: _as_ever(item) for name, item in kept.items()}
 
 
 def _names(content: Any, before: str = "") -> Iterator[str]:

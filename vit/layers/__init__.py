@@ -15,7 +15,7 @@ from vit.layers.hierarchical import HierarchicalPool
 from vit.layers.lowrank import LowRankLinear, merged
 from vit.layers.lstm import BiLstm
 from vit.layers.mixers import Identity
-from vit.layers.mlp import Mlp, MlpFactory, SwiGLU
+from vit.layers.mlp import ActFactory, Mlp, MlpFactory, SwiGLU
 from vit.layers.norm import LayerNorm, NormFactory
 from vit.layers.patches import (
     ConvStem,
@@ -54,6 +54,7 @@ __all__ = [
     "AFTFull",
     "AFTLocal",
     "AFTSimple",
+    "ActFactory",
     "AdditivePool",
     "BiLstm",
     "Block",

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MlpFactory = Callable[[int], nn.Module]
+ActFactory = Callable[[], nn.Module]
 
 
 @final
@@ -18,20 +19,22 @@ class Mlp(nn.Module):
         dim: channels.
         mlp_ratio: hidden width over ``dim``.
         drop: dropout after each layer.
+        act_layer: what is applied in between; SigLIP 2 has ``nn.GELU(approximate="tanh")``.
 
     Raises:
         ValueError: the hidden width is below 1.
     """
 
-    def __init__(self, dim: int, mlp_ratio: float = 4.0, drop: float = 0.0) -> None:
+    def __init__(self, dim: int, mlp_ratio: float = 4.0, drop: float = 0.0, act_layer: ActFactory = nn.GELU) -> None:
         super().__init__()
         hidden = _at_least_one(int(dim * mlp_ratio), dim, mlp_ratio)
         self.fc1 = nn.Linear(dim, hidden)
+        self.act = act_layer()
         self.fc2 = nn.Linear(hidden, dim)
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
 
 
 @final

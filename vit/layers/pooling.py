@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vit.layers.attend import CrossAttention
-from vit.layers.mlp import Mlp
+from vit.layers.mlp import ActFactory, Mlp
 from vit.layers.norm import LayerNorm
 from vit.tokens import Grid, Layout, Mask
 
@@ -87,14 +87,17 @@ class MapPool(nn.Module):
         grid: of the tokens.
         num_heads: heads of the attention.
         mlp_ratio: hidden width of the MLP over ``dim``.
+        act_layer: activation of the MLP.
     """
 
-    def __init__(self, dim: int, grid: Grid, num_heads: int = 3, mlp_ratio: float = 4.0) -> None:
+    def __init__(
+        self, dim: int, grid: Grid, num_heads: int = 3, mlp_ratio: float = 4.0, act_layer: ActFactory = nn.GELU
+    ) -> None:
         super().__init__()
         self.latent = nn.Parameter(torch.randn(1, 1, dim) * dim**-0.5)
         self.attention = CrossAttention(dim, Grid(grid.height, grid.width), num_heads)
         self.norm = LayerNorm(dim)
-        self.mlp = Mlp(dim, mlp_ratio)
+        self.mlp = Mlp(dim, mlp_ratio, act_layer=act_layer)
 
     def forward(self, tokens: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b c"]:
         patches, keys = _patches(tokens, layout)

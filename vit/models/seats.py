@@ -38,6 +38,7 @@ _SEATED = (
     nn.Linear,
     nn.Conv2d,
     nn.Dropout,
+    nn.GELU,
     nn.Identity,
 )
 
@@ -61,6 +62,9 @@ def _options_without_seat(net: ViT) -> Iterator[str]:
             yield f"{path} (scale {module.scale})"
         if isinstance(module, layers.SelfAttention) and len(set(module.widths)) > 1:
             yield f"{path} (values of another width than queries)"
+    activations = {str(module) for module in net.modules() if isinstance(module, nn.GELU)}
+    if len(activations) > 1:
+        yield f"different activations ({', '.join(sorted(activations))})"
     attention = [m for m in net.modules() if isinstance(m, layers.SelfAttention | layers.CrossAttention)]
     if len({module.num_heads for module in attention}) > 1:
         yield f"heads of different number ({', '.join(str(module.num_heads) for module in attention)})"

@@ -56,6 +56,8 @@ def _of_blocks(net: ViT) -> dict[str, Any]:
     dim = net.backbone.embed_dim
     for module in [m for m in net.modules() if isinstance(m, layers.Mlp)][:1]:
         ratio = module.fc1.out_features / dim
+        if isinstance(module.act, nn.GELU) and module.act.approximate == "tanh":
+            args["act_layer"] = "gelu_tanh"
         args["mlp_ratio"] = ratio if int(dim * ratio) == module.fc1.out_features else math.nextafter(ratio, math.inf)
     if any(isinstance(module, layers.LayerScale) for module in net.modules()):
         args["init_values"] = 1.0

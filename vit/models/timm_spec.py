@@ -12,6 +12,7 @@ from vit.models.backbone import Backbone
 from vit.models.cnn import stem_of, timm_config
 from vit.spec import plain
 
+TANH = "GELU by tanh"
 _POOLS = {"token": layers.ClassToken, "avg": layers.MeanPool, "max": layers.MaxPool}
 
 
@@ -57,7 +58,7 @@ def _block(block: Any) -> partial[nn.Module]:
         qk_norm=None if isinstance(block.attn.q_norm, nn.Identity) else layers.LayerNorm,
     )
     gated = block.mlp.fc1.out_features == 2 * block.mlp.fc2.in_features
-    mlp = partial(layers.SwiGLU if gated else layers.Mlp, mlp_ratio=_ratio(block.mlp))
+    mlp = partial(layers.SwiGLU, mlp_ratio=_ratio(block.mlp)) if gated else partial(layers.Mlp, **_mlp(block.mlp))
     scaled = None if isinstance(block.ls1, nn.Identity) else 1e-5
     return partial(layers.Block, mixer=mixer, mlp=mlp, norm=_norm(block.norm1), layer_scale=scaled)
 
@@ -70,10 +71,21 @@ def _head(donor: Any) -> Any:
     if "dist_token" in dict(donor.named_parameters()):
         return layers.DistilledHead
     if donor.global_pool == "map":
-        pool = partial(layers.MapPool, num_heads=donor.attn_pool.num_heads, mlp_ratio=_ratio(donor.attn_pool.mlp))
+        pool = partial(layers.MapPool, num_heads=donor.attn_pool.num_heads, **_mlp(donor.attn_pool.mlp))
     else:
         pool = _POOLS[donor.global_pool]
     return partial(layers.Head, pool=pool)
+
+
+def activation(act: nn.Module) -> str:
+    """Of ours or of timm's, whose approximate GELU is a class of its own."""
+    tanh = type(act).__name__ == "GELUTanh" or (isinstance(act, nn.GELU) and act.approximate == "tanh")
+    return TANH if tanh else type(act).__name__
+
+
+def _mlp(mlp: Any) -> dict[str, Any]:
+    options: dict[str, Any] = {"mlp_ratio": _ratio(mlp)}
+    return options | ({"act_layer": partial(nn.GELU, approximate="tanh")} if activation(mlp.act) == TANH else {})
 
 
 def _ratio(mlp: Any) -> float:
