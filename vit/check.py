@@ -16,9 +16,11 @@ from rich.table import Table
 
 from vit.analysis.plots.pictures import samples
 from vit.commandline.arguments import take
+from vit.commandline.overlays import data_options
 from vit.data import catalog
 from vit.data.images import Preprocessing, Range
 from vit.data.listing import shown
+from vit.data.merging import Merge, relabelled
 from vit.data.survey import Seen, Survey, look_at, workers
 from vit.files import write_atomically
 
@@ -54,15 +56,16 @@ def main(args: list[str]) -> int:
 
 
 def survey(data: str, value_range: Range | None = None) -> Survey:
-    """Look at every picture of a data set: a known name, or a place as ``--data.root`` takes it.
+    """Look at every picture of a data set: a known name, data/NAME, data/NAME=ROOT, or a place as ``--data.root``.
 
     With the same ``value_range`` training reads the same pictures.
     """
-    dataset, root = _place(data)
+    dataset, root, merge = _place(data)
     if dataset in catalog.SCENES:
         raise ValueError(f"{data} is generated, a million pictures without a file: expected a data set that is stored")
-    description = catalog.describe(dataset, root)
-    splits = {split: source for split in SPLITS if (source := catalog.load(dataset, root, split)) is not None}
+    own, description = catalog.describe(dataset, root), catalog.describe(dataset, root, merge_classes=merge)
+    found = {split: catalog.load(dataset, root, split) for split in SPLITS}
+    splits = {split: relabelled(source, own.classes, merge) for split, source in found.items() if source is not None}
     ignored = catalog.ignored(dataset, root)
     place = Path(root or ".")
     console = Console(file=sys.stderr)
@@ -85,9 +88,14 @@ def _range(text: str) -> Range:
     return found
 
 
-def _place(data: str) -> tuple[str | None, str | None]:
-    """A known name, or else a root."""
-    return (data, None) if data in catalog.ENTRIES and not Path(data).exists() else (None, data)
+def _place(data: str) -> tuple[str | None, str | None, Merge | None]:
+    """Data set and root, as `Images` takes them, and which classes are merged; what lies there comes first."""
+    if Path(data).exists():
+        return None, data, None
+    if data in catalog.ENTRIES:
+        return data, None, None
+    options = data_options(data)
+    return options.get("dataset"), options.get("root"), options.get("merge_classes")
 
 
 def _say(found: Survey, console: Console) -> None:
@@ -146,7 +154,8 @@ def _troubles(found: Survey) -> dict[str, list[str]]:
 
 def _samples(data: str, found: Survey, value_range: Range | None) -> Figure:
     """A row of training pictures for each class."""
-    source = catalog.load(*_place(data), "train")
+    dataset, root, _ = _place(data)
+    source = catalog.load(dataset, root, "train")
     assert source is not None, "every set has one to train on"
     bad = {picture.name for picture in found.unreadable}
     train = [picture for picture in found.seen if picture.split == "train"]

@@ -151,7 +151,7 @@ def _data(command: str, data: dict[str, Any], args: list[str]) -> dict[str, Any]
     given = {argument.partition("=")[0] for argument in args}
     void = set()
     if command == "predict":
-        void = {"dataset", "root"}
+        void = {"dataset", "root", "merge_classes"}
     elif "--data.root" in given and data.get("dataset") in catalog.LAYOUTS:
         void = {"dataset"}
     return {name: value for name, value in data.items() if name not in void}
@@ -203,5 +203,7 @@ def _check_classes(expected: tuple[str, ...], came: tuple[str, ...]) -> None:
         return
     unknown = [name for name in came if name not in expected]
     absent = [name for name in expected if name not in came]
-    differing = f"the model does not know {unknown[0]!r}" if unknown else f"the data lacks {absent[0]!r}"
+    differing = "they come in another order"
+    if unknown or absent:
+        differing = f"the model does not know {unknown[0]!r}" if unknown else f"the data lacks {absent[0]!r}"
     raise ValueError(f"the data's {len(came)} classes are not the model's {len(expected)}: {differing}")

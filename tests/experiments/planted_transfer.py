@@ -20,7 +20,7 @@ def study(entries: list[Row], seeds: int = 6) -> Row:
         {"name": name, "method": name.partition("@")[0], "source": name.partition("@")[2], "batch_size": 64}
         for name in names
     ]
-    data = {"manifest_hash": HASH, "classes": 10, "train": 640, "validation": 60, "test": 100}
+    data = {"classes": 10, "train": 640, "validation": 60, "test": 100}
     sets = {entry["target"] for entry in entries} | {origin["source"] for origin in origins}
     return {
         "study": "transfer",
@@ -28,7 +28,7 @@ def study(entries: list[Row], seeds: int = 6) -> Row:
         "host": ["model/host"],
         "methods": {"mae": ["pretrain/mae"], "supervised": []},
         "refused": [{"target": "planted", "row": "supervised@planted", "reason": "<b>own labels</b>"}],
-        "sets": {name: {"name": name, **data} for name in sorted(sets)},
+        "sets": {name: {"name": name, "manifest_hash": f"{HASH} {name}", **data} for name in sorted(sets)},
         "img_size": [28, 28],
         "channels": 1,
         "labels": 600,

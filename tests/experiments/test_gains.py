@@ -59,6 +59,20 @@ def test_what_is_said_follows_the_intervals_and_waits_for_six_seeds(tmp_path: Pa
     assert said == "No gain is claimed: some rows have 5 of the 6 seeds that a claim takes."
 
 
+def test_a_source_of_the_targets_own_pictures_is_not_called_another_data_set(tmp_path: Path):
+    described = study(ENTRIES)
+    own = {"classes": 2, "coarse_of": described["sets"]["planted"]["manifest_hash"]}
+    described["sets"]["other"] |= own | {"merged": {"<odd>": ["1", "3"], "even": ["2"]}}
+    said = "other is no other data set than planted: the same 640 pictures to train on, with labels of 2 classes in"
+    for seeds in (5, 6):
+        folder = planted.write(tmp_path / str(seeds), described, rows(seeds))
+        told = sentences(gains(folder))
+        assert told[1].startswith(said) and told[1].endswith("place of 10 (<odd>: 1, 3; even: 2).")
+        page = transfer_report.write(folder).read_text(encoding="utf-8")
+        assert said in page and "&lt;odd&gt;: 1, 3" in page and "on another set" not in page
+    assert "no other data set" not in " ".join(sentences(gains(planted.write(tmp_path, study(ENTRIES), rows()))))
+
+
 def test_the_page_escapes_shows_failures_and_the_tables_hold_its_numbers(tmp_path: Path):
     kept = [row for row in rows() if row["key"] != "run-planted.mae-5"]
     folder = planted.write(tmp_path, study(ENTRIES), [*kept, failed(MAE, 5)])

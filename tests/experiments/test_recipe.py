@@ -19,6 +19,7 @@ def without(value: Any, names: set[str]) -> Any:
 @pytest.mark.parametrize(
     "option",
     [
+        '--data.merge_classes={"even": ["0", "2", "4", "6", "8"], "odd": ["1", "3", "5", "7", "9"]}',
         '--model.net.backbone.block.mlp.act_layer={"class_path":"torch.nn.GELU","init_args":{"approximate":"tanh"}}',
     ],
 )

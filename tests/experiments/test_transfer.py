@@ -11,13 +11,15 @@ import pytest
 import torch
 import yaml
 
+from tests.idx import fashion_mnist
 from vit import bundle
 from vit.commandline.quiet import quiet
+from vit.experiments.gains import same_pictures
 from vit.experiments.grid import TUNE_SEED
 from vit.experiments.ledger import ROWS, continues, read
 from vit.experiments.options import parse
 from vit.experiments.stages import Stages, Transfer
-from vit.experiments.transfer_plan import merged, plan
+from vit.experiments.transfer_plan import TransferPlan, merged, plan
 
 SMALL = {"net": {"init_args": {"backbone": {"init_args": {"patch_size": 4, "depth": 1, "embed_dim": 16}}}}}
 YAML = {
@@ -118,6 +120,48 @@ def planned(place: Path, *options: str) -> Stages:
 def test_what_cannot_be_is_refused_in_a_line(place: Path, options: list[str], said: str):
     with pytest.raises(ValueError, match=said):
         planned(place, *options)
+
+
+def test_coarser_labels_of_the_targets_pictures_are_a_source_and_finer_ones_are_not(tmp_path: Path):
+    torch.set_num_threads(1)
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(YAML))
+    fine, coarse = (f"data/fashion_mnist{end}={fashion_mnist(tmp_path / end)}" for end in ("", "_coarse"))
+
+    def made(target: str, source: str) -> TransferPlan:
+        words = ["-c", str(tmp_path / "study.yaml"), "--targets", target, "--sources", source]
+        asked = parse([*words, "--rows", "scratch,supervised@*,mae@*"], Transfer)
+        with quiet():
+            return plan(asked.settings, asked.configs, asked.options)
+
+    planned = made(fine, coarse)
+    study = planned.study
+    assert [entry.row for entry in study.entries] == [
+        "scratch",
+        *(f"{m}@fashion_mnist-coarse" for m in ("supervised", "mae")),
+    ]
+    own, other = study.sets["fashion_mnist"], study.sets["fashion_mnist-coarse"]
+    assert other["coarse_of"] == own["manifest_hash"] != other["manifest_hash"] and "coarse_of" not in own
+    assert (own["classes"], other["classes"], own["train"], other["train"]) == (10, 5, 110, 110)
+    (said,) = same_pictures(study.to_dict())
+    assert said.startswith("fashion_mnist-coarse is no other data set than fashion_mnist: the same 110 pictures")
+    with pytest.raises(ValueError, match="would learn from the labels of the target fashion_mnist-coarse"):
+        made(coarse, fine)
+
+
+@pytest.mark.slow
+def test_a_coarse_source_is_pretrained_and_finetuned_from(tmp_path: Path):
+    place = fashion_mnist(tmp_path)
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(YAML | {"rows": ["scratch", "supervised@*"]}))
+    words = [sys.executable, "-m", "vit", "study", "transfer", "-c", "study.yaml", "--workers", "1", "--out", "out"]
+    words += ["--sources", f"data/fashion_mnist_coarse={place}", "--targets", f"data/fashion_mnist={place}"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert "fashion_mnist-coarse is no other data set than fashion_mnist" in done.stdout
+    runs, name = tmp_path / "out" / "runs", "supervised@fashion_mnist-coarse"
+    classes = {key: bundle.load(runs / key, device="cpu").classes for key in (
+        f"pretrain-{name}-110-0-32-true", f"run-fashion_mnist.{name}-30-0-32-true"
+    )}  # fmt: skip
+    assert [len(names) for names in classes.values()] == [5, 10]
 
 
 def test_a_study_may_gain_rows_and_seeds_and_nothing_else(place: Path):

@@ -34,7 +34,7 @@ USAGE = {
     "predict": "vit predict MODEL PICTURES [--out FILE] [--include logits,embeddings] [--top_k N] [options]",
 }
 NET = "model.init_args.net.init_args"
-DESCRIBED_BY = ("data.dataset", "data.root", "data.img_size", "data.channels")
+DESCRIBED_BY = ("data.dataset", "data.root", "data.img_size", "data.channels", "data.merge_classes")
 IMPORTABLE = ["vit", "lightning.pytorch", "torch.nn", "torch.optim"]
 OUR_OPTIONS = {
     "fit": {

@@ -2,6 +2,7 @@
 
 import difflib
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -32,6 +33,15 @@ def resolve(name: str) -> Path:
         raise ValueError(f"no config {name!r}: expected a packaged name or a YAML file; {known}")
     _check(path)
     return path
+
+
+def data_options(text: str) -> dict[str, Any]:
+    """Options of `data` that reach what a user names as ``data/NAME``, ``data/NAME=ROOT`` or a place."""
+    name, _, root = text.partition("=")
+    if name.startswith("data/") and name in packaged_names():
+        options = dict(yaml.safe_load(resolve(name).read_text(encoding="utf-8"))["data"])
+        return options | ({"root": root} if root else {})
+    return {"root": text}
 
 
 def _find(name: str) -> Path | None:

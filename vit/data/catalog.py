@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from vit.data import arrays, folder, known, table
 from vit.data.images import Preprocessing, Range
 from vit.data.known import ENTRIES, SCENES, TORCHVISION
 from vit.data.listing import Listing
+from vit.data.merging import Merge, merged
 from vit.data.scenes import VERSION, Scenes
 from vit.data.source import Source
 
@@ -96,22 +98,28 @@ def preprocessing(
 
 
 def describe(
-    dataset: str | None, root: str | None, img_size: int | Size | None = None, channels: int | None = None
+    dataset: str | None,
+    root: str | None,
+    img_size: int | Size | None = None,
+    channels: int | None = None,
+    merge_classes: Merge | None = None,
 ) -> Description:
     """Describe a set from its name or a listing of its folder: no picture is read, nothing is downloaded.
 
     Arguments are those of `Images`.
 
     Raises:
-        ValueError: unknown set, or a folder that `scan` refuses.
+        ValueError: unknown set, a folder that `scan` refuses, or classes that are not all merged.
     """
     name = resolve(dataset, root)
     prepared = preprocessing(dataset, root, img_size, channels)
+    label, classes = name, tuple(ENTRIES[name].classes.split(","))
     if name in LAYOUTS:
         place = Path(str(root)).resolve()
-        label = place.stem if place.is_file() else place.name
-        return Description(label, _listing(name, root).classes, prepared.channels, prepared.img_size)
-    return Description(name, tuple(ENTRIES[name].classes.split(",")), prepared.channels, prepared.img_size)
+        label, classes = place.stem if place.is_file() else place.name, _listing(name, root).classes
+    if merge_classes is not None:
+        label, (classes, _) = f"{label}-coarse", merged(classes, merge_classes)
+    return Description(label, classes, prepared.channels, prepared.img_size)
 
 
 def load(dataset: str | None, root: str | None, split: Split) -> Source | None:
@@ -149,8 +157,18 @@ def ignored(dataset: str | None, root: str | None) -> dict[str, int]:
     return dict(_listing(name, root).ignored) if name in LAYOUTS else {}
 
 
-def manifest(dataset: str | None, root: str | None) -> str:
-    """SHA-256 that identifies a set wherever it lies: of its classes and, split by split, labels, groups and pictures.
+def manifest(dataset: str | None, root: str | None, merge_classes: Merge | None = None) -> str:
+    """SHA-256 that identifies a set wherever it lies: of its `pictures`, and which classes are merged if any are."""
+    found = pictures(dataset, root)
+    if merge_classes is None:
+        return found
+    own, coarse = describe(dataset, root).classes, describe(dataset, root, merge_classes=merge_classes).classes
+    groups = [[name, [one for one in own if one in merge_classes[name]]] for name in coarse]
+    return hashlib.sha256(f"{found} {json.dumps(groups)}".encode()).hexdigest()
+
+
+def pictures(dataset: str | None, root: str | None) -> str:
+    """SHA-256 of a set as it came: of its own classes and, split by split, labels, groups and pictures.
 
     Of a file its path below the root, its size, and its bytes: all of a small or `PLAIN` one, else the `ENDS`, where a
     change of compressed pixels shows.  Of generated pictures the first 256 stand for all, which the generator's
@@ -169,18 +187,18 @@ def manifest(dataset: str | None, root: str | None) -> str:
         source = load(dataset, root, split) if listing is None else listing.splits.get(split)
         if source is None:
             continue
-        pictures = source.pictures
+        there = source.pictures
         digest.update(f"\n{split} {len(source)}".encode())
         digest.update(source.labels.tobytes())
         if source.groups is not None:
             digest.update("\n".join(source.groups.tolist()).encode())
-        if isinstance(pictures, np.ndarray):
-            digest.update(f"{pictures.dtype} {pictures.shape}".encode())
-            digest.update(np.ascontiguousarray(pictures).data)
+        if isinstance(there, np.ndarray):
+            digest.update(f"{there.dtype} {there.shape}".encode())
+            digest.update(np.ascontiguousarray(there).data)
             continue
-        assert isinstance(pictures, list) and listing is not None, "files are listed"
+        assert isinstance(there, list) and listing is not None, "files are listed"
         with ThreadPoolExecutor() as pool:
-            for path, content in zip(pictures, pool.map(_fingerprint, pictures), strict=True):
+            for path, content in zip(there, pool.map(_fingerprint, there), strict=True):
                 digest.update(f"\n{Path(os.path.relpath(path, listing.root)).as_posix()} ".encode() + content)
     return digest.hexdigest()
 

@@ -16,6 +16,7 @@ from vit.data import catalog
 from vit.data.folder import expand
 from vit.data.images import Preprocessing
 from vit.data.masked import MaskedBatches
+from vit.data.merging import Merge
 from vit.data.order import Loader, Plan, Position
 from vit.data.position import peer, position
 from vit.data.source import HELD_BYTES, Batch, Batches, Level, Part, Source, readable
@@ -57,6 +58,8 @@ class Images(L.LightningDataModule):
         cache_gb: Splits up to so many GB, decoded, are kept in memory; 0 reads every picture anew when it is wanted.
         pictures: What to predict: files, folders or patterns.
         masks: Have the objects' masks come along, of scenes_shape and scenes_texture, for `-c task/label_tokens`.
+        merge_classes: Coarser classes, with the set's own under each: {animal: [cat, dog], vehicle: [car]}. Every own
+            one is named once; validation and subsets hold the same pictures as without.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Images(L.LightningDataModule):
         cache_gb: float = HELD_BYTES / 1e9,
         pictures: list[str] | None = None,
         masks: bool = False,
+        merge_classes: dict[str, list[str]] | None = None,
     ) -> None:
         super().__init__()
         for name, value, right, rule in (
@@ -90,28 +94,23 @@ class Images(L.LightningDataModule):
         ):
             if not right:
                 raise ValueError(f"{name} must {rule}, got {value!r}")
-        self.dataset = dataset
-        self.root = root
+        self.dataset, self.root = dataset, root
+        self.merge_classes: Merge | None = merge_classes
         self.batch_size = batch_size
         self.augment: Level = augment
-        self.flip = flip
         self.bad_images: Literal["fail", "skip"] = bad_images
-        self.balanced = balanced
+        self.flip, self.balanced = flip, balanced
         self.unreadable: dict[int, str] = {}  # of the files to predict
         self._seconds, self._loaders = 0.0, list[Loader[Batch]]()  # of reading splits; all that were made
-        self.val_fraction = val_fraction
-        self.train_size = train_size
-        self.subset = subset
-        self.seed = seed
-        self.num_workers = num_workers
-        self.cache_gb = cache_gb
-        self.pictures = pictures or []
-        self.masks = masks
+        self.val_fraction, self.train_size, self.subset, self.seed = val_fraction, train_size, subset, seed
+        self.num_workers, self.cache_gb = num_workers, cache_gb
+        self.pictures, self.masks = pictures or [], masks
         self.preprocessing: Preprocessing = catalog.preprocessing(dataset, root, img_size, channels, value_range)
 
     @cached_property
     def description(self) -> catalog.Description:
-        return catalog.describe(self.dataset, self.root, self.preprocessing.img_size, self.preprocessing.channels)
+        size, channels = self.preprocessing.img_size, self.preprocessing.channels
+        return catalog.describe(self.dataset, self.root, size, channels, self.merge_classes)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -120,7 +119,7 @@ class Images(L.LightningDataModule):
 
     @cached_property
     def manifest_hash(self) -> str:
-        return catalog.manifest(self.dataset, self.root)
+        return catalog.manifest(self.dataset, self.root, self.merge_classes)
 
     @property
     def num_train(self) -> int:
@@ -215,7 +214,8 @@ class Images(L.LightningDataModule):
             self.train_size,
             self.subset,
             self.bad_images,
-            held_bytes=round(1e9 * self.cache_gb),
+            round(1e9 * self.cache_gb),
+            self.merge_classes,
         )
 
     def _augmentation(self) -> "Augment | None":

@@ -12,6 +12,7 @@ import numpy as np
 from vit.data import catalog
 from vit.data.images import Preprocessing
 from vit.data.listing import name_of, shown
+from vit.data.merging import Merge, relabelled
 from vit.data.source import Part, Source, fitted, readable
 from vit.data.subset import carve, first, listed, nested
 
@@ -19,6 +20,8 @@ from vit.data.subset import carve, first, listed, nested
 @dataclass(frozen=True, eq=False)
 class Splits:
     """The parts of a data set, read when they are first asked for.
+
+    The set's own classes decide what is held out and what a subset holds: the same pictures whatever is merged.
 
     Attributes:
         dataset: Its name, None for what lies at the root.
@@ -30,6 +33,7 @@ class Splits:
         subset: File that lists the pictures to train on, as a study writes it; None orders them by the seed.
         bad_images: Whether a picture that cannot be read is an error or left out; in test it is an error.
         held_bytes: Splits up to this size, decoded, are kept in memory.
+        merge_classes: The set's own classes under each coarser one; None leaves them.
         skipped: What was wrong with each picture left out so far, which is named from the data's place.
     """
 
@@ -42,6 +46,7 @@ class Splits:
     subset: str | None
     bad_images: Literal["fail", "skip"]
     held_bytes: int
+    merge_classes: Merge | None = None
     skipped: list[str] = field(default_factory=list)
 
     @cached_property
@@ -50,6 +55,7 @@ class Splits:
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """The set's own."""
         return self.description.classes
 
     def names(self, samples: Iterable[int]) -> list[str]:
@@ -67,7 +73,9 @@ class Splits:
         source, kept, held = self._carved
         if self.subset is None:
             return kept[nested(source.labels[kept], self.seed)]
-        order, seed = listed(Path(self.subset), catalog.manifest(self.dataset, self.root), len(source))
+        order, seed = listed(
+            Path(self.subset), catalog.manifest(self.dataset, self.root, self.merge_classes), len(source)
+        )
         if common := len(np.intersect1d(order, held)):
             raise ValueError(
                 f"{self.subset} lists {common} pictures that are held out for validation by seed {self.seed} and "
@@ -90,16 +98,17 @@ class Splits:
         kept, held = self._readable(source, kept), self._readable(source, held)
         if len(lost := np.setdiff1d(wanted, source.labels[kept])):
             raise ValueError(f"no training picture of {self.classes[lost[0]]!r} can be read: {self.skipped[0]}")
-        source = fitted(source, self.preprocessing, np.concatenate((kept, held)), self.held_bytes)
+        source = self._merged(fitted(source, self.preprocessing, np.concatenate((kept, held)), self.held_bytes))
         own = catalog.load(self.dataset, self.root, "val")
         if own is None:
             return Part(source, kept), Part(source, held)
         held = self._readable(own, np.arange(len(own)), " val")
-        return Part(source, kept), Part(fitted(own, self.preprocessing, held, self.held_bytes), held)
+        own = self._merged(fitted(own, self.preprocessing, held, self.held_bytes))
+        return Part(source, kept), Part(own, held)
 
     @cached_property
     def test(self) -> Part:
-        return Part.whole(fitted(self._load("test"), self.preprocessing, held_bytes=self.held_bytes))
+        return Part.whole(self._merged(fitted(self._load("test"), self.preprocessing, held_bytes=self.held_bytes)))
 
     @cached_property
     def _carved(self) -> tuple[Source, np.ndarray, np.ndarray]:
@@ -132,6 +141,9 @@ class Splits:
             return f"{self.description.name}{split} #{place}"
         root = Path(str(self.root))
         return name_of(pictures[place], place, root if root.is_dir() else root.parent)
+
+    def _merged(self, source: Source) -> Source:
+        return relabelled(source, self.classes, self.merge_classes)
 
     def _load(self, split: catalog.Split) -> Source:
         source = catalog.load(self.dataset, self.root, split)

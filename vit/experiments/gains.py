@@ -163,13 +163,36 @@ def sentences(found: Gains) -> list[str]:
     """What may be said, the first sentence being the headline."""
     seeds = min((len(result.accuracies) for result in found.results), default=0)
     if seeds < MIN_SEEDS:
-        return [f"No gain is claimed: some rows have {seeds} of the {MIN_SEEDS} seeds that a claim takes."]
+        said = f"No gain is claimed: some rows have {seeds} of the {MIN_SEEDS} seeds that a claim takes."
+        return [said, *same_pictures(found.study)]
     labels = found.study["labels"]
     return [
         f"With {labels:,} labels, {seeds} seeds, against the same net from a fresh start, paired:",
+        *same_pictures(found.study),
         *(_at(found, target, over) for target in found.targets for over in (SCRATCH, LONG)),
         *(sentence for target in found.targets for sentence in _probes(found, target)),
     ]
+
+
+def same_pictures(study: Row) -> list[str]:
+    """Of each source that is no other data set than a target: other labels of the same pictures."""
+    sets, arms = study["sets"], study["arms"]
+    sources = dict.fromkeys(arm["source"] for arm in arms if "source" in arm)
+    targets = dict.fromkeys(arm["target"] for arm in arms if "target" in arm)
+    pairs = [(sets[source], sets[target]) for source in sources for target in targets if source != target]
+    return [_same(source, target) for source, target in pairs if _pictures(source) == _pictures(target)]
+
+
+def _pictures(data: Row) -> str:
+    return data.get("coarse_of", data["manifest_hash"])
+
+
+def _same(source: Row, target: Row) -> str:
+    groups = "; ".join(f"{name}: {', '.join(own)}" for name, own in source.get("merged", {}).items())
+    return (
+        f"{source['name']} is no other data set than {target['name']}: the same {source['train']:,} pictures to train "
+        f"on, with labels of {source['classes']} classes in place of {target['classes']} ({groups or 'its own'})."
+    )
 
 
 def _at(found: Gains, target: str, over: str) -> str:

@@ -18,7 +18,7 @@ from vit.data.module import Images
 from vit.experiments.grid import Arm, Study
 
 PLACES = ("root", "num_workers")  # of the data, that change no result
-LATER = {"act_layer": {"class_path": "torch.nn.GELU", "init_args": {"approximate": "none"}}}
+LATER = {"merge_classes": None, "act_layer": {"class_path": "torch.nn.GELU", "init_args": {"approximate": "none"}}}
 """Options that are younger than some studies, as they are when nobody sets them: those studies go on."""
 OWNED = {
     "trainer.max_epochs": "amount",
@@ -106,6 +106,7 @@ def facts(data: Images) -> dict[str, Any]:
     train, val, test = (catalog.load(data.dataset, data.root, split) for split in ("train", "val", "test"))
     assert train is not None and test is not None, "every set has them"
     there = len(data.nested_order)
+    coarse = {"coarse_of": catalog.pictures(data.dataset, data.root), "merged": data.merge_classes}
     return {
         "name": data.description.name,
         "manifest_hash": data.manifest_hash,
@@ -113,6 +114,7 @@ def facts(data: Images) -> dict[str, Any]:
         "train": there,
         "validation": len(train) - there if val is None else len(val),
         "test": len(test),
+        **(coarse if data.merge_classes else {}),
     }
 
 

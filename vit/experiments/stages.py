@@ -20,7 +20,7 @@ class Transfer:
         pretrain_amount: optimiser steps of every pretraining.
         trials: learning rate, and other settings of the optimiser, of each finetuning trial; the same for every row.
         targets: what is finetuned and tested on. data/NAME, data/NAME=ROOT, or a folder, CSV or npz file.
-        sources: what is pretrained on, likewise.
+        sources: what is pretrained on, likewise. With coarser labels it may hold a target's own pictures.
         rows: scratch; scratch-long, as long as pretraining and finetuning together; METHOD, on the target's own
             pictures; METHOD@SOURCE; METHOD@* on each source.
         labels: training pictures of a target that are finetuned on.

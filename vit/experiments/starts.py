@@ -1,12 +1,11 @@
 """Where the rows of a transfer study start, as a user writes them: data sets, and pretraining on one of them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
-import yaml
-
-from vit.commandline.overlays import packaged_names, resolve
+from vit.commandline.overlays import data_options
 from vit.data import catalog
 
 SCRATCH, LONG = "scratch", "scratch-long"
@@ -71,11 +70,7 @@ def _starts(row: str, methods: Mapping[str, object], sources: Sequence[str]) -> 
 
 
 def _place(text: str) -> Place:
-    name, _, root = text.partition("=")
-    if name in packaged_names() and name.startswith("data/"):
-        options = dict(yaml.safe_load(resolve(name).read_text(encoding="utf-8"))["data"])
-        options |= {"root": root} if root else {}
-    else:
-        options = {"root": text}
-    described = catalog.describe(options.get("dataset"), options.get("root"))
-    return Place(described.name, tuple(f"--data.{option}={value}" for option, value in options.items()))
+    options = data_options(text)
+    described = catalog.describe(*map(options.get, ("dataset", "root", "img_size", "channels", "merge_classes")))
+    values = {name: value if isinstance(value, str) else json.dumps(value) for name, value in options.items()}
+    return Place(described.name, tuple(f"--data.{name}={value}" for name, value in values.items()))

@@ -10,6 +10,7 @@ import torch
 from vit import environment
 from vit.commandline.quiet import quiet
 from vit.experiments import estimate, ledger, transfer_report
+from vit.experiments.gains import same_pictures
 from vit.experiments.grid import TUNE_SEED, Cell, best_trial
 from vit.experiments.job import Job, cores, say_failed, write_shared
 from vit.experiments.ledger import Ledger
@@ -95,6 +96,8 @@ def _say(planned: TransferPlan, folder: Path, workers: int, device: str) -> None
         print(f"{entry.name}: {entry.steps:,} steps on {study.labels:,} labels, from {entry.origin or 'a fresh net'}")
     for refused in study.refused:
         print(f"left out: {refused['reason']}")
+    for same in same_pictures(study.to_dict()):
+        print(same)
     at_once = 1 if device == "cuda" else workers
     print(f"at most about {total / 60 / at_once:.0f} minutes of training steps with {workers} at once on {device}")
 

@@ -10,6 +10,8 @@ from torch import nn
 from vit.analysis.cost import macs, parameters
 from vit.commandline.errors import one_line
 from vit.commandline.options import VitCLI, choose_accelerator, default_precision
+from vit.data import catalog
+from vit.data.merging import is_coarser
 from vit.data.module import Images
 from vit.experiments.recipe import OWNED, check_size, facts, leave_to_the_grid, net_of, parse, recipe_hash, shape_of
 from vit.experiments.stages import Entry, Origin, Stages, Transfer
@@ -20,6 +22,7 @@ OF_THE_GRID = OWNED | {
     "data.subset": "labels",
     "data.dataset": "targets and --sources",
     "data.root": "targets and --sources",
+    "data.merge_classes": "targets and --sources",
     "model.init_from": "rows",
 }
 UNLABELLED = "vit.tasks.pretrain.Pretrainer"
@@ -36,6 +39,13 @@ class Opened(NamedTuple):
     def labelled(self) -> bool:
         """Whether it learns from labels."""
         return self.cli.config.model.class_path != UNLABELLED
+
+    def tells_labels_of(self, target: "Opened") -> bool:
+        """Whether it learns from the target's own labels: those of the same pictures, unless they are coarser."""
+        ours, theirs = (opened.facts.get("coarse_of", opened.facts["manifest_hash"]) for opened in (self, target))
+        own = catalog.describe(target.data.dataset, target.data.root).classes
+        coarser = ours == theirs and is_coarser(own, self.data.merge_classes, target.data.merge_classes)
+        return self.labelled and ours == theirs and not coarser
 
     def net(self) -> nn.Module:
         """Raises ValueError in one line where the method refuses the host."""
@@ -94,7 +104,7 @@ class _Desk:
             if start.method is not None:
                 origin = self._origin(start.method, start.source or target)
                 _, source = self.pretrained[origin]
-                if source.labelled and source.facts["manifest_hash"] == opened.facts["manifest_hash"]:
+                if source.tells_labels_of(opened):
                     self.refused.append({"target": target, "row": start.row, "reason": _own_labels(start.row, target)})
                     continue
             if start.row == LONG:
@@ -193,5 +203,5 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
 def _own_labels(row: str, target: str) -> str:
     return (
         f"row {row!r} would learn from the labels of the target {target}, of which only a few are given: expected "
-        "another data set, METHOD@SOURCE"
+        "another data set or coarser labels, METHOD@SOURCE"
     )

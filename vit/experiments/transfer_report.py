@@ -8,7 +8,7 @@ from vit.analysis.plots.transfer import Bar, Target
 from vit.analysis.plots.transfer import transfer as draw
 from vit.analysis.statistics import MIN_SEEDS, smallest_p
 from vit.experiments import frame
-from vit.experiments.gains import PROBES, Gains, Result, gains, sentences
+from vit.experiments.gains import PROBES, Gains, Result, gains, same_pictures, sentences
 
 PAGE, FIGURE, TEMPLATE = "report.html", "transfer.png", "transfer.html.j2"
 SUMMARY = "target row origin steps seeds failed missing accuracy low high minutes pretrain_minutes"
@@ -58,6 +58,7 @@ def page(found: Gains, picture: bytes | None) -> str:
         "study": found.study,
         "probes": PROBES,
         "sentences": sentences(found),
+        "same_pictures": same_pictures(found.study),
         "setting": frame.setting(found.done),
         "missing": [result for result in found.results if result.missing],
         "origins": [arm for arm in found.study["arms"] if "method" in arm],
