@@ -54,7 +54,7 @@ def test_the_same_pictures_are_trained_on_held_out_and_tested(options: dict):
     into = np.array([0, 1, 2, 2, 1, 2, 0, 1, 0, 0])
     np.testing.assert_array_equal(fine.train_samples, coarse.train_samples)
     np.testing.assert_array_equal(fine.nested_order, coarse.nested_order)
-    parts = ((*data._splits.fit, data._splits.test) for data in (coarse, fine))
+    parts = ((*data.splits.fit, data.splits.test) for data in (coarse, fine))
     for ours, theirs in zip(*parts, strict=True):
         np.testing.assert_array_equal(ours.samples, theirs.samples)
         np.testing.assert_array_equal(ours.source.pictures, theirs.source.pictures)  # pyright: ignore
@@ -67,7 +67,7 @@ def test_a_validation_split_of_its_own_is_merged_too(tmp_path: Path):
     arrays |= {f"{split}_labels": np.arange(8) % 4 for split in ("train", "val", "test")}
     np.savez(tmp_path / "four.npz", **arrays)
     data = Images(root=str(tmp_path / "four.npz"), merge_classes={"even": ["0", "2"], "odd": ["1", "3"]})
-    assert data._splits.fit[1].source.labels.tolist() == [0, 1] * 4 == data._splits.test.source.labels.tolist()
+    assert data.splits.fit[1].source.labels.tolist() == [0, 1] * 4 == data.splits.test.source.labels.tolist()
 
 
 def test_merged_data_have_a_name_and_a_manifest_of_their_own():
