@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -23,6 +25,7 @@ from vit import cli, evaluate, run
 from vit.commandline.runfolder import LAST, newest_checkpoint
 from vit.tasks.checkpoint import AtomicCheckpointIO, load_checkpoint
 from vit.tasks.classify import Classifier
+from vit.tasks.faults import NONFINITE
 
 CONFIG = """
 trainer:
@@ -56,6 +59,7 @@ WORKERS = (0, 2)
 ENDS = {"exception": 1, "SIGTERM": 143, "SIGKILL": -signal.SIGKILL}
 KEPT = {"epoch": 5, "accumulation": 5, "validation": 6, "end": 4}
 """Step that a stop which leaves time to save keeps, of three an epoch; SIGTERM at an epoch's end waits for its own."""
+TWO = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=2")
 CHEAP = {("exception", "accumulation", 0), ("SIGTERM", "validation", 0), ("SIGKILL", "epoch", 2)}
 SLOW = pytest.mark.slow
 CELLS = [pytest.param(*cell, marks=() if cell in CHEAP else SLOW) for cell in product(STOPS, PLACES, WORKERS)]
@@ -243,10 +247,9 @@ def test_two_processes_started_from_the_command_line(launcher: str, tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_two_processes_fit_resume_and_measure_as_one_does(tmp_path: Path) -> None:
-    ddp = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=2")
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert together(lambda: fit(whole, 0, *ddp)) == [0, 0]
-    assert together(lambda: fit_until("exception", "accumulation", cut, 0, *ddp)) == [1, 1]
+    assert together(lambda: fit(whole, 0, *TWO)) == [0, 0]
+    assert together(lambda: fit_until("exception", "accumulation", cut, 0, *TWO)) == [1, 1]
     assert load_checkpoint(cut / LAST)["global_step"] == 4
     assert together(lambda: run.fit(["--resume", str(cut)])) == [0, 0]
     assert digests(cut) == digests(whole)
@@ -255,6 +258,62 @@ def test_two_processes_fit_resume_and_measure_as_one_does(tmp_path: Path) -> Non
     alone = evaluate.validate(["--load", str(whole / LAST)])
     for name in ("val/acc", "val/loss"):
         assert float(measured[name]) == pytest.approx(alone[name], rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def whole_of_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # the tests' own marks do not reach here
+        assert together(lambda: fit(folder, 0, *TWO, "--trainer.max_epochs=3")) == [0, 0]
+    return digests(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("ranks", "place"),
+    [
+        ((0,), "epoch"),
+        ((0,), "validation"),
+        ((1,), "accumulation"),
+        ((1,), "validation"),
+        ((1,), "end"),
+        ((0, 1), "accumulation"),
+    ],
+)
+def test_sigterm_to_one_of_two_processes_saves_and_ends_both(
+    ranks: tuple[int, ...], place: str, whole_of_two: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is enough, and both at once do no harm, in whatever order their signals come."""
+    folder = tmp_path / "run"
+    kill = stop
+    monkeypatch.setitem(globals(), "stop", lambda kind: kill(kind) if int(os.environ["RANK"]) in ranks else None)
+    assert together(lambda: fit_until("SIGTERM", place, folder, 0, *TWO, "--trainer.max_epochs=3")) == [143, 143]
+    assert load_checkpoint(folder / LAST)["global_step"] == (6 if place == "end" else KEPT[place])
+    assert together(lambda: run.fit(["--resume", str(folder)])) == [0, 0]
+    assert digests(folder) == whole_of_two
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_the_process_whose_loss_is_not_finite_names_its_samples(tmp_path: Path) -> None:
+    folder, train = tmp_path / "run", Classifier.training_step
+
+    def poisoned(self: Classifier, *args: Any) -> Any:
+        batch, place = args
+        if (self.global_rank, self.current_epoch, place) == (1, 0, 2):
+            batch.images.fill_(float("nan"))
+            (tmp_path / "samples.json").write_text(json.dumps([f"digits #{sample}" for sample in batch.index.tolist()]))
+        return train(self, *args)
+
+    def work() -> None:
+        Classifier.training_step = poisoned
+        fit(folder, 0, *TWO, "--model.nonfinite=skip")
+
+    assert together(work) == [0, 0]
+    samples = json.loads((tmp_path / "samples.json").read_text())
+    assert json.loads((folder / NONFINITE).read_text()) == [{"step": 1, "what": "loss", "samples": samples}]
 
 
 @pytest.mark.slow

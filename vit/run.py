@@ -33,6 +33,7 @@ from vit.files import require_room, write_atomically
 from vit.tasks.checkpoint import Checkpoints, is_smoke_run
 from vit.tasks.skipped import Skipped
 from vit.tasks.task import Task
+from vit.tasks.termination import Termination
 
 
 class Run(NamedTuple):
@@ -148,7 +149,7 @@ def _checkpoints_size(cli: VitCLI) -> int:
 
 def _fit(cli: VitCLI, checkpoint: Path | None, command: str) -> Run:
     trainer, start = cli.trainer, time.monotonic()
-    trainer.callbacks.append(Skipped())  # type: ignore[attr-defined]
+    trainer.callbacks += [Skipped(), Termination()]  # type: ignore[attr-defined]
     with _interruptible(cli.folder), _advised(cli), cli.logging():
         trainer.ckpt_path = checkpoint  # given to `fit` instead, the task's set-up would not know that it is resumed
         trainer.fit(cli.model, datamodule=cli.datamodule, weights_only=True)

@@ -7,6 +7,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
 from vit.data.order import Loader
@@ -170,10 +171,16 @@ class Checkpoints(Checkpoint):
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Not where the disk is at fault, the weights are half moved, or other processes would be waited for."""
+        """Not where the disk is at fault, the weights are half moved, or other processes would be waited for.
+
+        SIGTERM reaches all processes at once, see `Termination`.
+        """
+        alone = trainer.world_size > 1 and not isinstance(exception, SIGTERMException)
         moved = self._moving and not isinstance(exception, FloatingPointError)
         known = trainer.state.fn == "fit" and (self._moment is not None or trainer.validating)
-        if trainer.world_size > 1 or isinstance(exception, OSError) or moved or not known or _spoiled(pl_module):
+        if alone or isinstance(exception, OSError) or moved or not known:
+            return
+        if not trainer.strategy.reduce_boolean_decision(not _spoiled(pl_module)):
             return
         self._breaking_off = True
         self._save_last(trainer)
