@@ -35,6 +35,10 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def sittings(folder: Path) -> list[dict]:
+    return json.loads((folder / "fit.json").read_text())
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
@@ -151,7 +155,8 @@ def test_resume_trains_on(folder: Path) -> None:
     done = run.fit(["--resume", str(folder), "--trainer.max_epochs", "3"])
     assert [row["epoch"] for row in rows(folder) if row["val/acc"]] == ["0", "1", "2"]
     assert yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["max_epochs"] == 3
-    assert not (folder / "test.json").exists()  # it was of the model before
+    assert not any((folder / name).exists() for name in ("test.json", "confusion.png", "mistakes.png"))  # of another
+    assert "test" not in vit.load(folder).meta["metrics"]
     assert done.metrics["val/acc"] == vit.load(folder).meta["metrics"]["last"]["val/acc"]
 
 
@@ -162,6 +167,18 @@ def test_a_finished_run_is_left_alone(folder: Path, capsys: pytest.CaptureFixtur
     said = " ".join(capsys.readouterr().out.split())
     assert said == f"{folder} is already finished, 6 steps; to train longer: --trainer.max_epochs 3"
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_run_of_before_steps_were_recorded_keeps_its_results(folder: Path) -> None:
+    evaluate.test(["--load", str(folder)])
+    old = [{name: value for name, value in sitting.items() if name != "steps"} for sitting in sittings(folder)]
+    (folder / "fit.json").write_text(json.dumps(old))
+    changing = {"fit.json", "report.html", "last.ckpt", "best.ckpt"}
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name not in changing}
+    assert {"test.json", "model.json", "mistakes.png", "metrics.csv"} <= {path.name for path in before}
+    run.fit(["--resume", str(folder)])
+    assert {path: path.read_bytes() for path in before} == before
+    assert sittings(folder)[:-1] == old and sittings(folder)[-1]["steps"] == 6
 
 
 def test_a_run_killed_between_its_last_step_and_its_results_still_gets_them(folder: Path) -> None:

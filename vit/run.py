@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from vit import bundle
 from vit.commandline import record, report
 from vit.commandline.arguments import take, with_configs
 from vit.commandline.inherit import inherited
@@ -29,11 +30,13 @@ from vit.commandline.runfolder import (
     progress_of,
     resumable,
 )
-from vit.files import require_room, write_atomically
+from vit.files import require_room, sha256, write_atomically
 from vit.tasks.checkpoint import Checkpoints, is_smoke_run
 from vit.tasks.skipped import Skipped
 from vit.tasks.task import Task
 from vit.tasks.termination import Termination
+
+OF_A_TEST = ("test.json", "confusion.png", "mistakes.png")
 
 
 class Run(NamedTuple):
@@ -95,20 +98,22 @@ def _resume(folder: Path, args: list[str], run: str | None, command: str) -> Run
 
 
 def _continue(cli: VitCLI, command: str) -> Run:
-    config, folder = cli.folder / CONFIG, cli.folder
+    config, folder, model = cli.folder / CONFIG, cli.folder, cli.folder / bundle.WEIGHTS
     require_room(folder, _checkpoints_size(cli))
     record.keep_data(folder, cli.datamodule.description.name, cli.datamodule.manifest_hash)
     checkpoint, problem = newest_checkpoint(folder)  # none of a run stopped before its first: it starts anew
     if problem:
         print(problem)
-    before = config.read_text(encoding="utf-8")
+    before, released = config.read_text(encoding="utf-8"), sha256(model) if model.is_file() else ""
     write_atomically(config, lambda part: part.write_text(cli.saved_config(), encoding="utf-8"))
     try:
         done = _fit(cli, checkpoint, command)
     except ValueError:  # refused, by other classes for instance: the run stays as it was
         write_atomically(config, lambda part: part.write_text(before, encoding="utf-8"))
         raise
-    (folder / "test.json").unlink(missing_ok=True)  # of the model as it was
+    if not model.is_file() or sha256(model) != released:
+        for name in OF_A_TEST:  # of the model as it was
+            (folder / name).unlink(missing_ok=True)
     return done
 
 

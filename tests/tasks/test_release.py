@@ -54,6 +54,30 @@ def test_a_run_folder_is_the_bundle_of_its_best_averaged_weights(tiny_net, digit
     assert test["acc_95"][0] < test["acc"] < test["acc_95"][1]
 
 
+def test_a_test_of_the_same_weights_stays_when_training_goes_on(tiny_net, digits, trainer, tmp_path):
+    task = Classifier(tiny_net)
+    callbacks = [Worsens(), Release(), Checkpoints(monitor="score")]
+    fitted = trainer(callbacks=callbacks, max_epochs=1)
+    fitted.fit(task, digits)
+    fitted.test(task, digits, ckpt_path="best", verbose=False)
+    measured = record(tmp_path)["metrics"]
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    for policy, epochs in (("best", 2), ("last", 3)):
+        callbacks = [Worsens(), Release(policy), Checkpoints(monitor="score")]
+        trainer(callbacks=callbacks, max_epochs=epochs).fit(task, digits, ckpt_path=last, weights_only=True)
+        found = record(tmp_path)["metrics"]
+        assert found == measured if policy == "best" else "test" not in found
+
+
+@pytest.mark.parametrize("damaged", ["model.json", "model.safetensors"])
+def test_a_damaged_bundle_is_written_anew(tiny_net, digits, trainer, tmp_path, damaged):
+    options = {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 1, "callbacks": [Release("last")]}
+    trainer(**options, enable_checkpointing=False).fit(Classifier(tiny_net), digits)
+    (tmp_path / damaged).write_text("{}")
+    trainer(**options, enable_checkpointing=False).fit(Classifier(tiny_net), digits)
+    assert vit.load(tmp_path, "cpu").classes == digits.classes
+
+
 def test_a_part_of_the_test_is_not_recorded(tiny_net, digits, trainer, tmp_path):
     fitted, task = (
         trainer(callbacks=[Release(), Checkpoints()], max_epochs=1, limit_test_batches=2),

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, final
 
 import lightning as L
+import safetensors
 import safetensors.torch
 import torch
 import yaml
@@ -29,7 +30,7 @@ from vit.tasks.wandb import Wandb
 class Release(L.Callback):
     """Writes ``model.safetensors``, ``model.json`` and a model card when training ends; a test adds its metrics.
 
-    The weights are the averaged ones where `EMA` is on.
+    The weights are the averaged ones where `EMA` is on. What was measured of the same weights before stays.
 
     Args:
         weights: ``best`` by validation, or ``last``: a schedule that ends near zero has its best weights at the end,
@@ -55,7 +56,7 @@ class Release(L.Callback):
             net,
             classes=data.classes,
             preprocessing=data.preprocessing,
-            metrics=metrics,
+            metrics={**_measured_before(folder, net), **metrics},
             config=_config(folder),
             data={"name": data.description.name, "manifest_hash": data.manifest_hash, "num_train": data.num_train},
             licence=self.licence,
@@ -122,6 +123,14 @@ def _config(folder: Path) -> dict[str, Any]:
     if data.get("root") is not None:
         data |= {"dataset": catalog.resolve(data.get("dataset"), data["root"]), "root": None}
     return without_places(config)
+
+
+def _measured_before(folder: Path, net: nn.Module) -> dict[str, Any]:
+    """What the bundle there says was measured of these weights; nothing of others, or of a damaged one."""
+    try:
+        return bundle.load(folder, device="cpu").meta["metrics"] if _holds(folder, net) else {}
+    except (OSError, ValueError, safetensors.SafetensorError):
+        return {}
 
 
 def _holds(folder: Path, net: nn.Module) -> bool:
