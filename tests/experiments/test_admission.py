@@ -52,7 +52,8 @@ def compared(*args: str) -> Comparison:
 
 
 def test_arms_are_admitted_by_parameters_and_smaller_ones_twice(config: str, planted: dict[str, str]):
-    study = compared("-c", config)
+    """And once where they are only timed: that shows how a mixer grows as it is."""
+    study = compared("-c", config, "--timed_patch", "2")
     reasons = {refused.overlay: refused.reason for refused in study.refused}
     assert reasons.keys() == {planted[name] for name in ("large", "twin", "broken", "misspelt")}
     assert reasons[planted["large"]].endswith("parameters are 1.16 times the host's: expected at most 1.1")
@@ -61,11 +62,18 @@ def test_arms_are_admitted_by_parameters_and_smaller_ones_twice(config: str, pla
     assert "did you mean 'value_dim'" in reasons[planted["misspelt"]]
     identity = planted["identity"]
     kinds = [(entry.overlay, entry.tokens, entry.widened) for entry in study.entries]
-    assert kinds == [("attention/softmax", 4, False), (identity, 4, False), (identity, 4, True)]
-    host, own, wide = study.grid.arms
+    host_and_own = [("attention/softmax", 4, False), (identity, 4, False)]
+    timed = [("attention/softmax", 16, False), (identity, 16, False)]
+    assert kinds == [*host_and_own, (identity, 4, True), *timed]
+    host, own, wide = study.grid.arms[:3]
     assert own.parameters < 0.8 * host.parameters and abs(wide.parameters / host.parameters - 1) <= 0.02
     assert host.options == own.options == {PATCH: 4} and wide.options.keys() == {PATCH, MLP}
     assert study.host_at(4) == host and study.embed_dim == 48
+
+
+def test_nothing_is_widened_unasked(config: str, planted: dict[str, str]):
+    study = compared("-c", config, "--arms", planted["identity"], "--widen", "false")
+    assert [entry.widened for entry in study.entries] == [False, False]
 
 
 def test_two_arms_that_are_one_are_an_error_where_both_were_named(config: str, planted: dict[str, str]):

@@ -1,12 +1,17 @@
 """Parts of a block against their closed forms; what is said, recorded and drawn. No time is asserted."""
 
 import json
+from itertools import cycle
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
+from vit.analysis import cost
 from vit.experiments import bench
 from vit.experiments.attention_bench import Measured, Settings, lines, measure
+from vit.experiments.blockcost import Core, Part, _both_passes
 
 C, B = 48, 3
 SMALL = Settings(["attention/softmax"], [9, 26], [1, 2], [1, 2, 5, 12], 9, ["model/vit_pico"], B, 1)
@@ -44,6 +49,28 @@ def test_cores_are_measured_at_every_number_of_tokens(found: Measured):
         assert "unfused" not in name or core.saved_bytes == 4 * (3 * n * C + matrices)
 
 
+def test_seconds_are_the_least_after_the_first_for_one_image_and_all_blocks(monkeypatch: pytest.MonkeyPatch):
+    clock = cycle([0.1, 6, 3, 9])
+    monkeypatch.setattr(cost, "seconds", lambda work, device: next(clock))
+    timed = measure(Settings(["attention/softmax"], [4], [1, 2], [2], 4, ["model/vit_pico"], B, 3))
+    for part in timed.parts:
+        whole = 1 - 3 * part.depth if part.name == "rest" else part.depth
+        assert part.seconds == pytest.approx(whole)
+    assert [row.seconds for row in (*timed.heads, *timed.cores)] == pytest.approx([1, 1, 1])
+
+
+def test_a_step_is_both_passes_to_inputs_and_parameters():
+    class Watched(nn.Linear):
+        def forward(self, x: Tensor, scale: int) -> Tensor:
+            for name, leaf in (("input", x), ("weight", self.weight)):
+                leaf.register_hook(lambda _, name=name: reached.append(name))
+            return super().forward(x) * scale
+
+    reached: list[str] = []
+    _both_passes(Watched(3, 5), [torch.randn(2, 3), 7])()
+    assert sorted(reached) == ["input", "weight"]
+
+
 def test_a_pattern_is_measured_by_both_engines():
     few = Settings(["attention/window"], [64], [1], [], 64, ["model/vit_pico"], 1, 1)
     cores = {core.overlay: core for core in measure(few).cores}
@@ -69,6 +96,23 @@ def test_tables_say_what_was_measured(found: Measured):
     share = 2 * 26 / (2 * 26 + 12 * C)  # of a block's multiply-adds; patches and head are few
     assert f"{share:.0%}" in next(line for line in text.splitlines() if line.split()[:2] == ["26", "1"])
     assert "attention/softmax" in text and "softmax, unfused" in text
+
+
+def test_exponents_are_of_the_long_sequences_and_factors_of_the_longest():
+    costs = {"attention/softmax": ((1, 1, 4, 64), (1, 1, 2, 4)), "attention/linear": ((9, 1, 2, 4), (1, 3, 6, 12))}
+    cores = [
+        Core(name, n, 1, s, b * 2**20)
+        for name, (seconds, kept) in costs.items()
+        for n, s, b in zip((64, 1024, 2048, 4096), seconds, kept, strict=True)
+    ]
+    made = ((1, "core", 30, 0.1), (1, "MLP", 70, 0.3), (2, "core", 20, 0.5), (2, "MLP", 20, 0.5))
+    parts = tuple(Part(name, 64, depth, macs, seconds) for depth, name, macs, seconds in made)
+    rows = [line.split() for line in lines(Measured(C, parts, (), tuple(cores), (("attention/odd", 64, "too few"),)))]
+    assert ["64", "1", "30%", "25%", "100.00ms", "70%", "75%", "300.00ms"] in rows
+    assert ["64", "2", "50%", "50%", "500.00ms", "50%", "50%", "500.00ms"] in rows
+    ends = {row[0]: row[-3:] for row in rows if row and row[0] in costs}
+    assert ends == {"attention/softmax": ["3.00", "1.00", "1.00"], "attention/linear": ["1.00", "1.00", "0.06"]}
+    assert ["attention/odd", "at", "64", "tokens:", "too", "few"] in rows
 
 
 @pytest.mark.parametrize(
