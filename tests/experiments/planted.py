@@ -68,6 +68,19 @@ def run(arm: str, size: int, seed: int, acc: float, precision: str = "32-true", 
     }
 
 
+def pretrained(described: Row, arm: str, overlay: str = "pretrain/mae") -> Row:
+    """The study with one of its arms pretrained."""
+    how = {"pretrain": [overlay], "pretrain_amount": 2000, "pretrain_options": {"model.optimizer.lr": 0.004}}
+    arms = [one | how if one["name"] == arm else one for one in described["arms"]]
+    return described | {"arms": arms}
+
+
+def pretrain(arm: str, seed: int, minutes: float) -> Row:
+    """A finished pretraining, which has no accuracy."""
+    row = run(arm, 54_000, seed, 0.0, seconds=60 * minutes)
+    return row | {"key": f"pretrain-{arm}-{seed}", "kind": "pretrain", "options": {}, "acc": None, "val_acc": None}
+
+
 def tune(arm: str, trial: int, val_acc: float, size: int) -> Row:
     """A finished tuning run."""
     row = run(arm, size, 1000, val_acc)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import yaml
 
 import vit
 from tests.experiments.studies import YAML, study
+from vit import bundle
 from vit.data.module import Images
+from vit.experiments.grid import Arm
 from vit.experiments.ledger import ROWS, read
 from vit.experiments.runner import Runner, check_data
 
@@ -135,6 +138,61 @@ def test_killed_and_started_again_it_ends_as_if_undisturbed(config: Path, finish
     assert again.returncode == 0, again.stderr
     assert lasting(read(out / ROWS)) == lasting(read(finished[0] / ROWS))
     assert len(read(out / ROWS)) == 6
+
+
+PRETRAINED = yaml.safe_load(YAML) | {"arms": ["vit-mae"], "seeds": 1, "amount": 2}
+PRETRAINED["candidates"] = {
+    "vit-mae": {
+        "configs": ["model/vit_pico"],
+        "pretrain": ["pretrain/mae"],
+        "pretrain_amount": 2,
+        "pretrain_options": {"model.optimizer.lr": 0.007},
+    }
+}
+
+
+def pretrained(folder: Path) -> list[dict[str, Any]]:
+    """Rows of a study in ``folder``/out, begun or continued; the same options there whatever the folder."""
+    words = [sys.executable, "-m", "vit", "study", "data-size", "-c", "study.yaml", "--sizes", "30", "--workers", "1"]
+    done = subprocess.run([*words, "--out", "out"], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return read(folder / "out" / ROWS)
+
+
+def test_an_arm_that_is_pretrained_and_a_study_killed_while_it_is(tmp_path: Path):
+    whole, killed = (tmp_path / name for name in ("whole", "killed"))
+    whole.mkdir()
+    (whole / "study.yaml").write_text(yaml.safe_dump(PRETRAINED))
+    rows = {row["key"]: row for row in pretrained(whole)}
+    before, begun = (f"pretrain-vit-mae-1295-{seed}-32-true" for seed in (1000, 0))
+    tune, run = "tune-vit-mae-30-1000-32-true-0", "run-vit-mae-30-0-32-true"
+    assert list(rows) == [before, begun, tune, run] and {row["status"] for row in rows.values()} == {"done"}
+    assert rows[begun]["steps"] == 2 and rows[begun]["acc"] is rows[begun]["subset_hash"] is None
+    assert "-c pretrain/mae" in rows[begun]["command"] and rows[begun]["val_loss"] > 0 and "val_acc" not in rows[begun]
+    runs = whole / "out" / "runs"
+    for key, start in ((begun, None), (tune, before), (run, begun)):
+        model = yaml.safe_load((runs / key / "config.yaml").read_text())["model"]
+        assert model["init_args"].get("init_from") == (start and str(Path("out", "runs", start)))
+        assert (model["init_args"]["optimizer"]["init_args"]["lr"] == 0.007) == (start is None)
+    page = (whole / "out" / "report.html").read_text()
+    assert "vit-mae pretraining" in page and "<td>vit-mae</td>" in page
+
+    shutil.copytree(whole, killed)  # as a kill within the second pretraining leaves it
+    table, left = killed / "out" / ROWS, killed / "out" / "runs"
+    table.write_text(table.read_text().splitlines(keepends=True)[0])
+    for key in (tune, run):
+        shutil.rmtree(left / key)
+    (left / begun / bundle.RECORD).unlink()
+    again = pretrained(killed)
+    assert lasting(again) == lasting(list(rows.values())) and [row["key"] for row in again] == list(rows)
+    assert again[0] == rows[before]
+
+
+def test_a_run_whose_pretraining_failed_says_so(tmp_path: Path):
+    arm = Arm("vit-mae", ("model/vit_pico",), {}, 101, 1009, ("pretrain/mae",), 2)
+    pretrained = study(arms=(arm,))
+    with pytest.raises(ValueError, match="nothing to start from: the pretraining pretrain-vit-mae-1295-0-32-true"):
+        Runner(pretrained, tmp_path, (), {"vit-mae": {}})(next(pretrained.runs()))
 
 
 def test_data_that_changed_under_a_study_fail_the_run(tmp_path: Path):

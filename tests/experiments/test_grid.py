@@ -3,7 +3,7 @@
 import pytest
 
 from tests.experiments.studies import study
-from vit.experiments.grid import TUNE_SEED, Cell, arguments, best_trial, steps_of
+from vit.experiments.grid import TUNE_SEED, Arm, Cell, arguments, best_trial, steps_of
 
 
 def test_every_arm_is_tuned_alike_and_on_pictures_of_no_run():
@@ -24,6 +24,19 @@ def test_runs_are_the_whole_grid_seed_by_seed():
         (seed, 30, arm) for seed in (0, 1) for arm in ("vit", "cnn")
     ]
     assert len({cell.key for cell in cells}) == len(cells) == 12
+
+
+def test_an_arm_that_is_pretrained_is_so_once_for_each_seed_on_all_training_pictures():
+    pretrained = Arm("vit-mae", ("model/vit_pico",), {}, 101, 1009, ("pretrain/mae",), 70, {"model.optimizer.lr": 0.1})
+    mixed = study(arms=(*study().arms, pretrained))
+    cells = list(mixed.pretraining())
+    assert cells == [Cell("pretrain", "vit-mae", 1295, seed, "32-true") for seed in (TUNE_SEED, 0, 1)]
+    assert [mixed.steps(cell) for cell in cells] == [(70, 81)] * 3
+    for cell in (*mixed.tuning(), *mixed.runs()):  # whatever its size, a run has the pretraining of its seed
+        assert cell.arm != "vit-mae" or (mixed.stage_one(cell.arm, cell.seed) in cells and mixed.steps(cell)[0] == 40)
+    assert not list(study().pretraining())
+    written = {arm["name"]: arm for arm in mixed.to_dict()["arms"]}
+    assert written["vit-mae"]["pretrain"] == ("pretrain/mae",) and "pretrain" not in written["vit"]
 
 
 def test_steps_are_equal_for_every_size_or_epochs_are():

@@ -9,6 +9,7 @@ import pytest
 
 from tests.experiments import planted
 from vit.experiments import report
+from vit.experiments.findings import findings
 
 VOID = {"meta", "br", "img"}
 
@@ -70,6 +71,30 @@ def test_page_table_and_figure_of_a_study(tmp_path):
     accuracies = [row["acc"] for row in rows if row.get("acc") and (row["arm"], row["size"]) == ("vit", 300)]
     assert float(vit["accuracy"]) == pytest.approx(sum(accuracies) / 9)
     assert float(vit["low"]) < float(vit["accuracy"]) < float(vit["high"])
+
+
+def test_a_pretrained_arm_is_a_row_a_curve_and_what_it_cost_before(tmp_path):
+    described, rows = planted.power_laws(seeds=6)
+    described = planted.pretrained(described, "hybrid")
+    before = [planted.pretrain("hybrid", seed, minutes) for seed, minutes in ((1000, 9), (0, 11), (1, 30))]
+    failed = {"kind": "pretrain", "key": "pretrain-hybrid-2", "seed": 2}
+    folder = planted.write(tmp_path, described, [*before, planted.failed("hybrid", 54_000, 2, "lost") | failed, *rows])
+    reader = Reader(report.write(folder).read_text(encoding="utf-8"))
+    assert "pretrain/mae : 2,000 steps on all 54,000 images, labels ignored, once for each seed; 11.0 minutes each" in (
+        reader.text
+    )
+    assert reader.text.count("minutes each") == 1  # of the others nothing
+    assert "0 runs of the grid are missing and 1 failed" in reader.text and "lost" in reader.text
+    found = findings(folder)
+    curves = [line.get_label() for line in report.figure(found).axes[-1].lines]
+    assert len([line for line in report.figure(found).axes[-1].lines if len(line.get_xdata()) == 5]) == 3, curves
+    with (tmp_path / "summary.csv").open(newline="") as file:
+        table = [line for line in csv.DictReader(file) if line["arm"] == "hybrid"]
+    assert [line["size"] for line in table] == ["100", "300", "1000", "3000", "10000"]  # of pretraining none
+    own = [row["acc"] for row in rows if (row["kind"], row["arm"], row["size"]) == ("run", "hybrid", 100)]
+    assert (table[0]["seeds"], float(table[0]["accuracy"])) == ("6", pytest.approx(sum(own) / 6))
+    with pytest.raises(ValueError, match="arm is 'resnet', not in"):
+        report.write(planted.write(tmp_path, described, [planted.pretrain("resnet", 0, 1.0)]))
 
 
 @pytest.mark.parametrize("done", [0, 1, 4, 14])
