@@ -38,6 +38,7 @@ from vit.layers import (
 )
 from vit.models import CNN, Backbone, ViT
 
+ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("cat", "dog", "鳥")
 PREPROCESSING = Preprocessing((8, 12), 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
@@ -137,6 +138,35 @@ def test_torch_export_answers_for_any_batch(traced: Path) -> None:
     for given in (images(1), images(5)):
         check_logits(traced / "vit", program(given), given)
     assert sorted(file.name for file in path.parent.iterdir()) == ["model.pt2"]
+
+
+EVERY = """
+import sys
+from functools import partial
+import torch
+from tests.attention.members import MECHANISMS
+from tests.helpers import redrawn
+from tests.layers.members import MIXERS
+from vit.layers import Block, SelfAttention
+from vit.models import Backbone, ViT
+mixers = {str(m): partial(SelfAttention, mechanism=m.factory) for m in MECHANISMS} | {str(m): m.factory for m in MIXERS}
+shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
+for name, mixer in mixers.items():
+    backbone = partial(Backbone, patch_size=4, embed_dim=15, depth=1, block=partial(Block, mixer=mixer))
+    net = redrawn(ViT((8, 12), 3, 3, backbone)).float()
+    print(name, file=sys.stderr)
+    program = torch.export.export(net, (torch.zeros(2, 3, 8, 12),), dynamic_shapes=shapes).module()
+    for count in (1, 5):
+        images = torch.randn(count, 3, 8, 12)
+        torch.testing.assert_close(program(images), net(images), rtol=0, atol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_every_mechanism_and_mixer_answers_for_any_batch() -> None:
+    """In a process of its own, as above."""
+    done = subprocess.run([sys.executable, "-c", EVERY], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("kind", NETS)

@@ -68,7 +68,7 @@ def test_arms_are_admitted_by_parameters_and_smaller_ones_twice(config: str, pla
     host, own, wide = study.grid.arms[:3]
     assert own.parameters < 0.8 * host.parameters and abs(wide.parameters / host.parameters - 1) <= 0.02
     assert host.options == own.options == {PATCH: 4} and wide.options.keys() == {PATCH, MLP}
-    assert study.host_at(4) == host and study.embed_dim == 48
+    assert study.host_at(4) == host and study.embed_dim == 48 and study.host_at(2).macs > 3 * host.macs
 
 
 def test_nothing_is_widened_unasked(config: str, planted: dict[str, str]):

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from vit.analysis import cost
+from vit.commandline.options import VitCLI
 from vit.experiments import bench
 from vit.experiments.attention_bench import Measured, Settings, lines, measure
-from vit.experiments.blockcost import Core, Part, _both_passes
+from vit.experiments.blockcost import Bench, Core, Part, _both_passes
 
 C, B = 48, 3
 SMALL = Settings(["attention/softmax"], [9, 26], [1, 2], [1, 2, 5, 12], 9, ["model/vit_pico"], B, 1)
@@ -69,6 +70,20 @@ def test_a_step_is_both_passes_to_inputs_and_parameters():
     reached: list[str] = []
     _both_passes(Watched(3, 5), [torch.randn(2, 3), 7])()
     assert sorted(reached) == ["input", "weight"]
+
+
+def test_what_cannot_be_measured_is_kept_with_its_reason(monkeypatch: pytest.MonkeyPatch):
+    plain = Bench.core
+
+    def core(bench: Bench, overlay: str, cli: VitCLI, tokens: int) -> Core:
+        if tokens == 9 and overlay == "attention/softmax":
+            raise ValueError("too many")
+        return plain(bench, overlay, cli, tokens)
+
+    monkeypatch.setattr(Bench, "core", core)
+    found = measure(Settings(["attention/softmax"], [4, 9], [1], [], 4, ["model/vit_pico"], 1, 1))
+    assert found.refused == (("attention/softmax", 9, "too many"),)
+    assert [(core.overlay, core.tokens) for core in found.cores][2:] == [("attention/softmax", 4)]
 
 
 def test_a_pattern_is_measured_by_both_engines():

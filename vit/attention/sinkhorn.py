@@ -75,7 +75,7 @@ class Sinkhorn(Mechanism):
 
     def _over_blocks(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Float[Tensor, "b h n e"]:
         """The patches' rows: each sees the prefix, the mixture of all blocks and its own block."""
-        front, seen = layout.grid.num_prefix, visible(layout, v.device).expand(len(v), -1)
+        front, seen = layout.grid.num_prefix, visible(layout, v.device).expand(v.shape[0], -1)
         slots = self._lay(seen[:, front:])
         token = rearrange(slots.token, "b (t s) -> b 1 t s", t=self.blocks)
         filled, index = token < slots.slot.shape[1], token.expand(-1, q.shape[1], -1, -1)

@@ -101,9 +101,9 @@ def _on_grid(
 ) -> tuple[Float[Tensor, "b height width c"], Bool[Tensor, "b height width"]]:
     """Patch tokens at their places in the picture, zero where there is none, and where there are some that count."""
     patches, keys, grid = tokens[:, layout.grid.num_prefix :], layout.patch_keys, layout.grid
-    there = torch.ones_like(patches[..., 0], dtype=torch.bool) if keys is None else keys.expand(len(patches), -1)
+    there = torch.ones_like(patches[..., 0], dtype=torch.bool) if keys is None else keys.expand(patches.shape[0], -1)
     if layout.index is not None:
-        index, shape = layout.index, (len(patches), grid.patches)
+        index, shape = layout.index, (patches.shape[0], grid.patches)
         there = torch.zeros(shape, dtype=torch.bool, device=patches.device).scatter(1, index, there)
         empty = patches.new_zeros(*shape, patches.shape[2])
         patches = empty.scatter(1, index[..., None].expand(-1, -1, patches.shape[2]), patches)
