@@ -73,7 +73,12 @@ def test_a_step_is_both_passes_to_inputs_and_parameters():
 
 
 def test_what_cannot_be_measured_is_kept_with_its_reason(monkeypatch: pytest.MonkeyPatch):
-    plain = Bench.core
+    plain, parsed = Bench.core, Bench.cli
+
+    def cli(bench: Bench, overlay: str, *options: str) -> VitCLI:
+        if overlay == "attention/window":
+            raise ValueError("no such part")
+        return parsed(bench, overlay, *options)
 
     def core(bench: Bench, overlay: str, cli: VitCLI, tokens: int) -> Core:
         if tokens == 9 and overlay == "attention/softmax":
@@ -81,8 +86,11 @@ def test_what_cannot_be_measured_is_kept_with_its_reason(monkeypatch: pytest.Mon
         return plain(bench, overlay, cli, tokens)
 
     monkeypatch.setattr(Bench, "core", core)
-    found = measure(Settings(["attention/softmax"], [4, 9], [1], [], 4, ["model/vit_pico"], 1, 1))
-    assert found.refused == (("attention/softmax", 9, "too many"),)
+    monkeypatch.setattr(Bench, "cli", cli)
+    arms = ["attention/softmax", "attention/window"]
+    found = measure(Settings(arms, [4, 9], [1], [], 4, ["model/vit_pico"], 1, 1))
+    unbuilt = [("attention/window", n, "no such part") for n in (4, 9)]
+    assert found.refused == (("attention/softmax", 9, "too many"), *unbuilt)
     assert [(core.overlay, core.tokens) for core in found.cores][2:] == [("attention/softmax", 4)]
 
 
