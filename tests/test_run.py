@@ -152,11 +152,13 @@ def test_ctrl_c_is_passed_on_and_stays_usable(tmp_path: Path, monkeypatch) -> No
 
 def test_resume_trains_on(folder: Path) -> None:
     evaluate.test(["--load", str(folder)])
+    assert "test pictures" in (folder / "report.html").read_text()
     done = run.fit(["--resume", str(folder), "--trainer.max_epochs", "3"])
     assert [row["epoch"] for row in rows(folder) if row["val/acc"]] == ["0", "1", "2"]
     assert yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["max_epochs"] == 3
     assert not any((folder / name).exists() for name in ("test.json", "confusion.png", "mistakes.png"))  # of another
     assert "test" not in vit.load(folder).meta["metrics"]
+    assert "test pictures" not in (folder / "report.html").read_text()
     assert done.metrics["val/acc"] == vit.load(folder).meta["metrics"]["last"]["val/acc"]
 
 

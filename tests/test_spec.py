@@ -75,11 +75,13 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.mark.parametrize("kind", ["class", "factory"])
 def test_modules_outside_are_refused_before_they_are_imported(marker: str, path: str, kind: str) -> None:
     path = path.format(marker)
-    with pytest.raises(ValueError, match=r"^spec names .*: expected a class of vit or torch.nn$"):
+    with pytest.raises(
+        ValueError, match=r"^spec names .*: expected a class of vit.attention or vit.layers or vit.models or torch.nn$"
+    ):
         build({"class": path, "args": {}})
     nested = spec(everything())
     nested["args"]["backbone"]["args"]["block"]["args"]["mlp"] = {kind: path, "args": {}}
-    with pytest.raises(ValueError, match=r"expected a class of vit or torch.nn"):
+    with pytest.raises(ValueError, match=r"expected a class of vit.attention or"):
         build(nested)
 
 
@@ -87,11 +89,13 @@ def test_modules_outside_are_refused_before_they_are_imported(marker: str, path:
     ("tree", "message"),
     [
         ({"class": "vit.models.vit.Vit", "args": {}}, "vit.models.vit.Vit, which this version of vit does not have"),
-        ({"class": "vit.nowhere.Net", "args": {}}, "vit.nowhere.Net, which this version of vit does not have"),
-        ({"class": "vit.spec.build", "args": {}}, "vit.spec.build: expected a class, got function"),
+        ({"class": "vit.layers.nowhere.Net", "args": {}}, "nowhere.Net, which this version of vit does not have"),
+        ({"class": "vit.models.vit.cast", "args": {}}, "vit.models.vit.cast: expected a class, got function"),
+        ({"class": "vit.__main__.Foo", "args": {}}, "expected a class of vit.attention"),  # importing it would run it
+        ({"class": "vit.tasks.metrics.MetricsCSV", "args": {}}, "expected a class of vit.attention"),
         ({"class": "torch.nn.functional.relu", "args": {}}, "expected a class"),
-        ({"class": "vit.spec.partial", "args": {}}, "vit.spec.partial: expected a class of vit or torch.nn"),
-        ({"class": ["vit.models.vit.ViT"], "args": {}}, "expected a class of vit or torch.nn"),
+        ({"class": "vit.models.mae.partial", "args": {}}, "partial: expected a class of vit.attention or"),
+        ({"class": ["vit.models.vit.ViT"], "args": {}}, "expected a class of vit.attention or vit.layers or"),
         ({"factory": "vit.models.vit.ViT", "args": {}}, "a tree with a class, got the keys factory, args"),
         ({}, "a tree with a class, got the keys none"),
         (

@@ -1,6 +1,7 @@
 """The ``vit`` command: dispatch only. A command's modules, torch among them, are imported when it runs."""
 
 import difflib
+import io
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,6 +23,9 @@ class Command(NamedTuple):
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code. What a user can put right is said in one line, ``--debug`` adds the traceback."""
     args = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files are bytes, not always text
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in args
     args = [argument for argument in args if argument != "--debug"]
     if not args or args[0] in ("-h", "--help", "help"):

@@ -1,5 +1,6 @@
 """What a model's record says of its net, held against it."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,19 @@ def checked(meta: dict[str, Any], net: nn.Module, file: Path) -> tuple[tuple[str
         preprocessing = Preprocessing.from_dict(meta["preprocessing"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{wrong}: preprocessing lacks or misstates {error}") from error
+    for name, values, right in (
+        ("mean", preprocessing.mean, lambda value: math.isfinite(value)),
+        ("std", preprocessing.std, lambda value: 0 < value < math.inf),
+    ):
+        if not all(isinstance(value, int | float) and right(value) for value in values):
+            raise ValueError(f"{wrong}: preprocessing misstates {name}, got {list(values)}")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"{wrong}: expected a list of names as classes, got {classes!r}")
+    if twice := [name for name in dict.fromkeys(classes) if classes.count(name) > 1]:
+        raise ValueError(f"{wrong}: expected each class once, got {', '.join(twice)} more often")
+    for name in ("data", "config"):
+        if not isinstance(meta.get(name, {}), dict):
+            raise ValueError(f"{wrong}: expected {name} by name, got {meta[name]!r}")
     for what, came, needed in (
         ("classes", len(classes), args.get("num_classes", len(classes))),
         ("channels", preprocessing.channels, args.get("in_chans", preprocessing.channels)),

@@ -114,6 +114,8 @@ def _continue(cli: VitCLI, command: str) -> Run:
     if not model.is_file() or sha256(model) != released:
         for name in OF_A_TEST:  # of the model as it was
             (folder / name).unlink(missing_ok=True)
+        if (folder / report.PAGE).is_file():
+            report.write(folder)
     return done
 
 

@@ -11,7 +11,7 @@ from functools import partial, wraps
 from typing import Any, TypeVar
 
 T = TypeVar("T", bound=type)
-ALLOWED = ("vit.", "torch.nn.")
+ALLOWED = ("vit.attention.", "vit.layers.", "vit.models.", "torch.nn.")
 _MEMORY = "_init_arguments"
 
 
@@ -56,10 +56,11 @@ def build(tree: dict[str, Any]) -> Any:
     """The net a spec describes, freshly initialised.
 
     Raises:
-        ValueError: a class outside vit and torch.nn, an unknown class, or an argument it does not take.
+        ValueError: no tree, a class that is no part of a net, an unknown class, or an argument it does not take.
     """
-    if "class" not in tree:
-        raise ValueError(f"a spec is expected to be a tree with a class, got the keys {', '.join(tree) or 'none'}")
+    if not isinstance(tree, dict) or "class" not in tree:
+        came = f"the keys {', '.join(tree) or 'none'}" if isinstance(tree, dict) else repr(tree)
+        raise ValueError(f"a spec is expected to be a tree with a class, got {came}")
     return _value({**tree})
 
 
@@ -110,7 +111,10 @@ def _value(tree: Any) -> Any:
         return tuple(_value(item) for item in tree)
     if not isinstance(tree, dict):
         return tree
-    arguments = {name: _value(item) for name, item in tree.get("args", {}).items()}
+    given = tree.get("args", {})
+    if not isinstance(given, dict):
+        raise ValueError(f"a spec's args are expected by name, got {given!r}")
+    arguments = {name: _value(item) for name, item in given.items()}
     if "factory" in tree:
         factory = _import(tree["factory"])
         return partial(factory, **arguments) if arguments else factory

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,13 @@ def test_csv_comes_back_bit_for_bit(tmp_path: Path) -> None:
         else:
             expected = [*prediction.logits, *prediction.embedding]
             assert [np.float32(cell) for cell in row[6:]] == expected
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_a_name_that_is_no_text_is_written(tmp_path: Path, suffix: str) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    write(tmp_path / f"p.{suffix}", [Predicted(name, "cat", 0.5, {"cat": 0.5}, "")], CLASSES)
+    assert "caf\\udce9.png" in (tmp_path / f"p.{suffix}").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("absent", [("logits",), ("embedding",), ("logits", "embedding")])

@@ -103,9 +103,12 @@ def test_expand_files_folders_and_patterns(tmp_path: Path):
     )
     root = tmp_path / ".hidden" / "p"
     everything = [root / "9.png", root / "10.png", root / "deep" / "1.jpg"]
-    assert expand([str(root)]) == everything
+    with pytest.warns(UserWarning, match=r"p: 1 files are no pictures that vit reads: 1 \.txt$"):
+        assert expand([str(root)]) == everything
     assert expand([str(root / "*.png")]) == everything[:2]
+    (root / "x.txt").unlink()
     assert expand([str(root / "10.png"), str(root)]) == [everything[1], everything[0], everything[2]]
+    touch(root, "x.txt")
     assert expand([str(root / "x.txt")]) == [root / "x.txt"]  # named by the user: the decoder will say what it is
     for absent in (root / "absent.png", root / "*.gif", root / ".no" / "empty"):
         with pytest.raises(ValueError, match="found none"):

@@ -310,6 +310,15 @@ def test_a_class_that_cannot_be_read_is_an_error(tmp_path: Path):
         Images(root=str(root), img_size=8, bad_images="skip").setup("fit")
 
 
+def test_validation_pictures_that_cannot_be_read_are_an_error(tmp_path: Path):
+    root = coloured(tmp_path)
+    data = Images(root=str(root), img_size=8, seed=1)
+    source, _, held = data.splits._carved
+    broken(root, *[str(Path(source.pictures[place]).relative_to(root)) for place in held])
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="no validation picture can be read: "):
+        Images(root=str(root), img_size=8, seed=1, bad_images="skip").setup("fit")
+
+
 def test_balanced_training_sees_all_classes_equally_often(tmp_path: Path):
     root = coloured(tmp_path, per_class=20)
     for i in range(4, 20):

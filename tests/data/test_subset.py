@@ -76,3 +76,11 @@ def test_a_group_that_holds_all_of_a_class_is_kept():
     for seed in range(20):
         kept, held = carve(labels, 0.3, seed, groups)
         assert len(held) and {*labels[kept]} == {0, 1}
+
+
+def test_groups_larger_than_the_share_are_held_one_at_least_the_smallest():
+    labels, groups = np.repeat([0, 1], 20), np.array([*np.repeat(range(4), 5), *np.repeat(range(4, 9), 4)])
+    for seed in range(5):
+        kept, held = carve(labels, 0.1, seed, groups)
+        assert len(held) == 4 and len({*groups[held]}) == 1 and not {*groups[kept]} & {*groups[held]}
+    assert not len(carve(labels, 0.1, 0, labels)[1])  # a group is a whole class

@@ -125,7 +125,7 @@ def _write_csv(path: Path, predictions: Sequence[Predicted], classes: Sequence[s
         *(f"logit_{name}" for name in classes if sizes["logits"]),
         *(f"embedding_{place}" for place in range(sizes["embedding"])),
     ]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:  # names are bytes
         table = csv.writer(file)
         table.writerow(header)
         for prediction in predictions:

@@ -1,6 +1,7 @@
 """A folder of class folders: `root/class/*.png`, or `root/{train,val,test}/class/*.png`."""
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from glob import glob
@@ -48,6 +49,8 @@ def scan(root: str | Path) -> Listing:
 def expand(pictures: Sequence[str]) -> list[Path]:
     """Files, folders (all pictures below them) and glob patterns as one list of files, each once.
 
+    Warns of what lies in a folder and is not taken for a picture.
+
     Raises:
         ValueError: one of them leads to no picture.
     """
@@ -65,8 +68,12 @@ def expand(pictures: Sequence[str]) -> list[Path]:
 
 def _below(folder: Path) -> list[Path]:
     """Hidden is what lies hidden below the folder, not what leads to it."""
-    found = folder.rglob("*")
-    return _pictures(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    seen = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if others := Counter(path.suffix.lower() or path.name for path in seen if path.suffix.lower() not in SUFFIXES):
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
+        warnings.warn(f"{folder}: {others.total()} files are no pictures that vit reads: {kinds}", stacklevel=2)
+    return _pictures(seen)
 
 
 def _matching(pattern: str) -> list[Path]:

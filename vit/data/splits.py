@@ -100,9 +100,12 @@ class Splits:
             raise ValueError(f"no training picture of {self.classes[lost[0]]!r} can be read: {self.skipped[0]}")
         source = self._merged(fitted(source, self.preprocessing, np.concatenate((kept, held)), self.held_bytes))
         own = catalog.load(self.dataset, self.root, "val")
+        if own is not None:
+            held = self._readable(own, np.arange(len(own)), " val")
+        if not len(held):
+            raise ValueError(f"no validation picture can be read: {self.skipped[-1]}")
         if own is None:
             return Part(source, kept), Part(source, held)
-        held = self._readable(own, np.arange(len(own)), " val")
         own = self._merged(fitted(own, self.preprocessing, held, self.held_bytes))
         return Part(source, kept), Part(own, held)
 

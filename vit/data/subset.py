@@ -31,7 +31,8 @@ def carve(
 def _hold_groups(labels: np.ndarray, groups: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
     """Which samples are held out (n,): group by group, large ones first, whenever it brings the counts nearer.
 
-    Our own, as a library's split may change with its release, and with it what a model was tested on.
+    At least one group is, the smallest that can be, where any leaves every class one to train on. Our own, as a
+    library's split may change with its release, and with it what a model was tested on.
     """
     names, number = np.unique(groups, return_inverse=True)
     _, label = np.unique(labels, return_inverse=True)
@@ -40,11 +41,15 @@ def _hold_groups(labels: np.ndarray, groups: np.ndarray, fraction: float, rng: n
     left, wanted = counts.sum(axis=0), fraction * counts.sum(axis=0)
     order = rng.permutation(len(names))
     held = np.zeros(len(names), dtype=bool)
-    for group in order[np.argsort(-counts[order].sum(axis=1), kind="stable")]:
+    largest_first = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    spared = [group for group in largest_first if ((left > counts[group]) | (left == 0)).all()]
+    for group in largest_first:
         nearer = np.sum((wanted - counts[group]) ** 2) < np.sum(wanted**2)
         if nearer and ((left > counts[group]) | (left == 0)).all():  # every class stays in what is kept
             held[group] = True
             left, wanted = left - counts[group], wanted - counts[group]
+    if spared and not held.any():
+        held[spared[-1]] = True
     return held[number]
 
 
