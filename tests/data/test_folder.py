@@ -103,7 +103,7 @@ def test_expand_files_folders_and_patterns(tmp_path: Path):
     )
     root = tmp_path / ".hidden" / "p"
     everything = [root / "9.png", root / "10.png", root / "deep" / "1.jpg"]
-    with pytest.warns(UserWarning, match=r"p: 1 files are no pictures that vit reads: 1 \.txt$"):
+    with pytest.warns(UserWarning, match=r"p: passed over, being no pictures that vit reads: 1 \.txt$"):
         assert expand([str(root)]) == everything
     assert expand([str(root / "*.png")]) == everything[:2]
     (root / "x.txt").unlink()

@@ -72,7 +72,7 @@ def _below(folder: Path) -> list[Path]:
     seen = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if others := Counter(path.suffix.lower() or path.name for path in seen if path.suffix.lower() not in SUFFIXES):
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
-        warnings.warn(f"{folder}: {others.total()} files are no pictures that vit reads: {kinds}", stacklevel=2)
+        warnings.warn(f"{folder}: passed over, being no pictures that vit reads: {kinds}", stacklevel=2)
     return _pictures(seen)
 
 
