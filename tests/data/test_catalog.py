@@ -1,5 +1,6 @@
 """Names, descriptions, and how each set arrives."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +148,14 @@ def test_manifest_identifies_the_set_not_its_place(tmp_path: Path):
     assert one != manifest(None, str(tmp_path / "y" / "mine"))
     (tmp_path / "x" / "mine" / "a").rename(tmp_path / "x" / "mine" / "c")
     assert one != manifest(None, str(tmp_path / "x" / "mine"))
+
+
+def test_manifest_covers_names_that_are_no_text(tmp_path: Path):
+    root = folder(tmp_path / "x")
+    before = catalog.manifest(None, str(root))
+    picture = next(root.rglob("*.png"))
+    picture.rename(picture.with_name(os.fsdecode(b"caf\xe9.png")))
+    assert catalog.manifest(None, str(root)) != before
 
 
 def test_manifest_sees_what_pictures_show(tmp_path: Path):

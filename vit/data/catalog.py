@@ -175,7 +175,7 @@ def pictures(dataset: str | None, root: str | None) -> str:
     version and the seeds decide.
     """
     name = resolve(dataset, root)
-    digest = hashlib.sha256("\n".join(describe(dataset, root).classes).encode())
+    digest = hashlib.sha256(os.fsencode("\n".join(describe(dataset, root).classes)))
     if name in SCENES:
         some = Scenes(SCENES[name], STREAMS["train"][0], 256)
         digest.update(f"{some.task} {VERSION} {STREAMS}".encode())
@@ -199,7 +199,8 @@ def pictures(dataset: str | None, root: str | None) -> str:
         assert isinstance(there, list) and listing is not None, "files are listed"
         with ThreadPoolExecutor() as pool:
             for path, content in zip(there, pool.map(_fingerprint, there), strict=True):
-                digest.update(f"\n{Path(os.path.relpath(path, listing.root)).as_posix()} ".encode() + content)
+                name = Path(os.path.relpath(path, listing.root)).as_posix()
+                digest.update(os.fsencode(f"\n{name} ") + content)  # names of files are bytes, not always text
     return digest.hexdigest()
 
 
