@@ -20,6 +20,7 @@ from vit.attention import (
     GridGraph,
     Local,
     Neighborhood,
+    Pattern,
     PatternFactory,
     PerHead,
     ShiftedWindow,
@@ -200,6 +201,11 @@ def test_weights_are_dropped_in_training_only(engine: EngineFactory, size: tuple
     error = (many.mean(dim=0) - exact).abs() / (many.std(dim=0) / math.sqrt(len(many)))
     assert error.median() < 1
     assert many.std(dim=0).min() > 0.01
+
+
+def test_the_list_names_every_pattern() -> None:
+    named = {getattr(factory, "func", factory).__name__ for factory in PATTERNS}
+    assert {cls.__name__ for cls in Pattern.__subclasses__() if cls.__module__.startswith("vit.attention.")} == named
 
 
 def test_refuses_two_sequences() -> None:

@@ -51,6 +51,10 @@ def test_masks_and_kept_patches_go_along(order: type[Order]) -> None:
         assert scan.mixer.layout.index[b].tolist() == [ORDERS[order].index(int(index[b, i])) for i in visited]
 
 
+def test_the_list_names_every_order() -> None:
+    assert set(Order.__subclasses__()) == set(ORDERS)
+
+
 def test_a_snake_never_jumps() -> None:
     grid = Grid(5, 13)
     place = Snake().place(torch.arange(65)[None], grid)[0]

@@ -146,6 +146,11 @@ def test_half_precision_under_autocast(name: str) -> None:
     assert_close(out.float(), pool(tokens, Layout(GRID)), rtol=2e-2, atol=5e-2)
 
 
+def test_the_list_names_every_pool_of_weights() -> None:
+    named = {getattr(pool, "func", pool).__name__ for pool in POOLS.values()}
+    assert {cls.__name__ for cls in WeightedPool.__subclasses__() if cls.__module__.startswith("vit.layers.")} == named
+
+
 # Hierarchy
 
 
