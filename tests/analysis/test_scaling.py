@@ -167,6 +167,14 @@ def test_what_cannot_be_told_is_none():
     assert fit_power_law(SIZES, np.tile([0.9, 0.1, 0.1, 0.1, 0.1], (6, 1)) + SPREAD) is None  # b beyond 2
 
 
+def test_a_decay_that_seeds_do_not_agree_on_is_none():
+    """The mean is a power law, but each seed tilts it its own way."""
+    places = np.log(SIZES) - np.log(SIZES).mean()
+    for share, told in ((1, True), (20, False)):
+        found = fit_power_law(SIZES, law(1, 0.2, 0.2, SIZES) + share * SPREAD * places)
+        assert (found is not None) == told
+
+
 @pytest.mark.parametrize(
     ("sizes", "shape", "wrong", "message"),
     [
