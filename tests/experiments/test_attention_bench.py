@@ -12,7 +12,7 @@ from vit.analysis import cost
 from vit.commandline.options import VitCLI
 from vit.experiments import bench
 from vit.experiments.attention_bench import Measured, Settings, lines, measure
-from vit.experiments.blockcost import Bench, Core, Part, _both_passes
+from vit.experiments.blockcost import Bench, Core, Part, _both_passes, _sides
 
 C, B = 48, 3
 SMALL = Settings(["attention/softmax"], [9, 26], [1, 2], [1, 2, 5, 12], 9, ["model/vit_pico"], B, 1)
@@ -38,6 +38,17 @@ def test_heads_share_one_width_and_change_no_multiply_adds(found: Measured):
     assert [row.heads for row in found.heads] == [1, 2, 12]  # 5 does not divide 48
     assert {row.macs for row in found.heads} == {2 * 9 * 9 * C}
     assert all(row.seconds > 0 for row in found.heads)
+
+
+def test_each_number_of_heads_is_that_of_what_is_measured(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Bench, "_cost", lambda _, work, inputs: (inputs[0].shape[1], 1.0))  # heads of the queries
+    bench = Bench(("model/vit_pico",), 1, 1, "cpu")
+    assert list(bench.heads(bench.cli("attention/softmax"), 4, [1, 3, 5])) == [(1, 4, 1, 1.0), (3, 4, 3, 1.0)]
+
+
+@pytest.mark.parametrize(("tokens", "sides"), [(1, (1, 1)), (7, (1, 7)), (24, (4, 6)), (64, (8, 8)), (72, (8, 9))])
+def test_tokens_lie_on_the_grid_nearest_to_a_square(tokens: int, sides: tuple[int, int]):
+    assert _sides(tokens) == sides
 
 
 def test_cores_are_measured_at_every_number_of_tokens(found: Measured):
