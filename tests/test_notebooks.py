@@ -86,7 +86,7 @@ def _executed(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     nbclient.NotebookClient(
-        notebook, timeout=120, kernel_name="here", resources={"metadata": {"path": str(ROOT / "notebooks")}}
+        notebook, timeout=300, kernel_name="here", resources={"metadata": {"path": str(ROOT / "notebooks")}}
     ).execute()
     cells = _code(notebook)
     assert not [output for cell in cells for output in cell.outputs if output.get("name") == "stderr"]
