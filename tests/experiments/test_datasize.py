@@ -20,8 +20,9 @@ from tests.experiments.studies import YAML, study
 from vit import bundle
 from vit.data.module import Images
 from vit.experiments.grid import Arm
+from vit.experiments.job import write_shared
 from vit.experiments.ledger import ROWS, read
-from vit.experiments.runner import Runner, check_data
+from vit.experiments.runner import SHARED, Runner, check_data, subset_file, write_subsets
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))}
@@ -159,6 +160,7 @@ def pretrained(folder: Path) -> list[dict[str, Any]]:
     return read(folder / "out" / ROWS)
 
 
+@pytest.mark.slow
 def test_an_arm_that_is_pretrained_and_a_study_killed_while_it_is(tmp_path: Path):
     whole, killed = (tmp_path / name for name in ("whole", "killed"))
     whole.mkdir()
@@ -188,11 +190,36 @@ def test_an_arm_that_is_pretrained_and_a_study_killed_while_it_is(tmp_path: Path
     assert again[0] == rows[before]
 
 
-def test_a_run_whose_pretraining_failed_says_so(tmp_path: Path):
-    arm = Arm("vit-mae", ("model/vit_pico",), {}, 101, 1009, ("pretrain/mae",), 2)
-    pretrained = study(arms=(arm,))
-    with pytest.raises(ValueError, match="nothing to start from: the pretraining pretrain-vit-mae-1295-0-32-true"):
-        Runner(pretrained, tmp_path, (), {"vit-mae": {}})(next(pretrained.runs()))
+def test_a_run_starts_from_the_pretraining_of_its_seed_done_again_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Of one seed; the slow test above has the whole study."""
+    data, lr = Images("digits"), {"model.optimizer.lr": 0.007}
+    arm = Arm("vit-mae", ("model/vit_pico",), {}, 101, 1009, ("pretrain/mae",), 2, lr)
+    facts = study().data | {"manifest_hash": data.manifest_hash}
+    small = study(arms=(arm,), seeds=(0,), amount=3, data=facts, fit=PRETRAINED["fit"])
+    runner = Runner(small, tmp_path, (), {"vit-mae": {"lr": 0.001}})
+    write_shared(tmp_path / SHARED, small.fit)
+    write_subsets(subset_file(tmp_path, 0), data, 0, 30)
+    before, run = small.stage_one("vit-mae", 0), next(small.runs())
+
+    def killed(args: list[str]) -> None:
+        (runner.path(before) / "checkpoints").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("vit.run.fit", killed)
+        runner(before)
+    with pytest.raises(ValueError, match=f"nothing to start from: the pretraining {before.key} failed or is gone"):
+        runner(run)
+    row, final = runner(before), runner(run)
+    assert (row["steps"], row["size"], row["acc"], row["subset_hash"]) == (2, 1295, None, None)
+    assert "val_acc" not in row and row["val_loss"] > 0 and "-c pretrain/mae" in row["command"]
+    assert (final["steps"], final["size"], final["n_test"]) == (3, 30, 359)
+    configs = [yaml.safe_load((runner.path(cell) / "config.yaml").read_text())["model"] for cell in (before, run)]
+    assert configs[0]["class_path"].endswith("Pretrainer") and configs[1]["class_path"].endswith("Classifier")
+    assert [model["init_args"]["optimizer"]["init_args"]["lr"] for model in configs] == [0.007, 0.001]
+    assert configs[1]["init_args"]["init_from"] == str(runner.path(before))
 
 
 def test_data_that_changed_under_a_study_fail_the_run(tmp_path: Path):
