@@ -16,9 +16,11 @@ from torch.testing import assert_close
 import vit
 from tests.helpers import TINY
 from vit import cli, evaluate, run
+from vit.commandline import record
 from vit.commandline.predictions import Predicted
 from vit.commandline.trained import open_trained
 from vit.data import catalog
+from vit.data.module import Images
 from vit.export import export
 
 
@@ -85,7 +87,7 @@ def test_another_validation_split_is_refused(folder: Path) -> None:
 
 
 def test_data_that_changed_since_training_are_refused(folder: Path, monkeypatch) -> None:
-    monkeypatch.setattr(catalog, "manifest", lambda *_: "of other pictures")
+    monkeypatch.setattr(Images, "manifest_hash", "of other pictures")
     with pytest.raises(ValueError, match="'digits' changed since the model was trained on it"):
         evaluate.test(["--load", str(folder)])
 
@@ -244,32 +246,84 @@ def test_near_names_of_models_are_suggested(finished: Path) -> None:
         evaluate.test(["--load", str(finished.with_name("finishd"))])
 
 
-def test_a_bundle_of_a_users_pictures_predicts_alone_and_is_tested_elsewhere(tmp_path: Path) -> None:
-    for name, colour in (("cat", 40), ("dog", 200)):
-        for i in range(8):
-            path = tmp_path / "photos" / name / f"{i}.png"
+def photos(root: Path, shade: int = 0, count: int = 8) -> Path:
+    for name, colour in (("cat", 40), ("dog", 150)):
+        for i in range(count):
+            path = root / name / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("L", (8, 8), colour + i).save(path)
+            Image.new("L", (8, 8), colour + shade + i).save(path)
+    return root
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> Path:
+    """A run on a user's 16 photos, of which 4 are for testing, and the bundle that was ``given`` of it."""
+    photos(tmp_path / "photos")
     lines = [f"photos/{path.parent.name}/{path.name},{path.parent.name}" for path in tmp_path.rglob("*.png")]
     (tmp_path / "labels.csv").write_text("\n".join(["path,label", *lines]))
     args = ["--data.root", str(tmp_path / "labels.csv"), "--data.img_size=8", "--data.channels=1"]
     run.fit([*TINY, *args, "--run", str(tmp_path / "run")])
-    given = tmp_path / "given"
-    given.mkdir()
     for name in ("model.json", "model.safetensors"):
-        shutil.copy(tmp_path / "run" / name, given)
-    assert str(tmp_path) not in (given / "model.json").read_text()
-    (predicted,) = evaluate.predict(["--load", str(given), f'--data.pictures=["{tmp_path}/photos/cat/0.png"]'])
+        (tmp_path / "given").mkdir(exist_ok=True)
+        shutil.copy(tmp_path / "run" / name, tmp_path / "given")
+    return tmp_path
+
+
+def test_a_bundle_of_a_users_pictures_predicts_alone_and_is_tested_elsewhere(users: Path) -> None:
+    given = users / "given"
+    assert str(users) not in (given / "model.json").read_text()
+    (predicted,) = evaluate.predict(["--load", str(given), f'--data.pictures=["{users}/photos/cat/0.png"]'])
     assert predicted.label in ("cat", "dog")
     with pytest.raises(ValueError, match=r"'csv' needs its place: --data.root FILE"):
         evaluate.test(["--load", str(given)])
-    moved = shutil.copytree(tmp_path, tmp_path.with_name("moved"), ignore=shutil.ignore_patterns("run", "given"))
-    assert evaluate.test(["--load", str(given), "--data.root", str(moved / "labels.csv")])["n"] == 4
-    photos = moved / "photos"  # all of them the model's, and one more
-    Image.new("L", (8, 8), 99).save(photos / "cat/more.png")
-    for model in (given, tmp_path / "run"):
-        with pytest.raises(ValueError, match=r"photos is not the data .* trained on and has no test split of its own"):
-            evaluate.test(["--load", str(model), "--data.root", str(photos)])
+    moved = shutil.copytree(users, users.with_name("moved"), ignore=shutil.ignore_patterns("run", "given"))
+    result = evaluate.test(["--load", str(given), "--data.root", str(moved / "labels.csv")])
+    assert (result["n"], result["split"]) == (4, "test")
+
+
+def test_a_new_folder_without_splits_is_tested_as_a_whole_and_this_is_said(users: Path, capsys) -> None:
+    new = str(photos(users / "new", shade=60, count=5))
+    for model, told in (("run", "none of them is a file that it has seen"), ("given", "some of them is not known")):
+        result = evaluate.test(["--load", str(users / model), "--data.root", new])
+        assert (result["n"], result["split"], result["data"]) == (10, "all", "new")
+        said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(new)]
+        assert len(said) == 1 and "is not the data the model was trained on" in said[0] and said[0].endswith(told)
+        assert json.loads((users / model / "test-new" / "test.json").read_text())["split"] == "all"
+
+
+def test_no_picture_that_a_run_has_seen_is_tested(users: Path, capsys) -> None:
+    more = photos(users / "more")  # all of them the model's, and one new
+    Image.new("L", (8, 8), 99).save(more / "cat" / "new.png")
+    with pytest.raises(ValueError, match=r"12 of the 17 pictures .*more are .*: (cat|dog)/\d\.png, .* and 9 more;"):
+        evaluate.test(["--load", str(users / "run"), "--data.root", str(more)])
+    assert evaluate.test(["--load", str(users / "given"), "--data.root", str(more)])["n"] == 17
+    assert "whether it has seen some of them is not known" in capsys.readouterr().out
     for split in ("train", "test"):
-        shutil.copytree(tmp_path / "photos", moved / "own" / split)
-    assert evaluate.test(["--load", str(given), "--data.root", str(moved / "own")])["n"] == 16
+        shutil.copytree(users / "photos", users / "own" / split)
+    with pytest.raises(ValueError, match=r"12 of the 16 pictures .*own are among .*: test/(cat|dog)/"):
+        evaluate.test(["--load", str(users / "run/checkpoints/last.ckpt"), "--data.root", str(users / "own")])
+    assert evaluate.test(["--load", str(users / "given"), "--data.root", str(users / "own")])["n"] == 16
+
+
+def test_data_with_some_splits_but_none_to_test_on_are_refused(users: Path) -> None:
+    for split in ("train", "val"):
+        photos(users / "half" / split, shade=60)
+    with pytest.raises(ValueError, match=r"half is not the data .* has no test split of its own, but others: name"):
+        evaluate.test(["--load", str(users / "given"), "--data.root", str(users / "half")])
+
+
+def test_files_are_not_found_among_arrays(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The same pictures, saved as files: they have other prints."""
+    source = catalog.load("digits", None, "train")
+    assert source is not None
+    for place, label in enumerate(source.labels.tolist()[:99]):
+        (tmp_path / "files" / f"{label}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(source.pictures[place][..., 0]).save(tmp_path / "files" / f"{label}" / f"{place}.png")
+    assert evaluate.test(["--load", str(folder), "--data.root", str(tmp_path / "files")])["n"] == 99
+    assert "whether it has seen some of them is not known" in capsys.readouterr().out
+
+
+def test_the_prints_of_what_was_seen_stay_in_the_run(users: Path) -> None:
+    seen = record.seen_by(users / "run")
+    assert seen is not None and seen.kind == "files" and len(seen.values) == 12
+    assert record.seen_by(users / "given") is None and "seen" not in (users / "given" / "model.json").read_text()

@@ -48,6 +48,7 @@ def test_a_run_leaves_its_record(finished: Path) -> None:
     assert left == {
         "config.yaml",
         "data.json",
+        "seen.npz",
         "fit.json",
         "metrics.csv",
         "curves.png",

@@ -18,6 +18,9 @@ from vit.commandline.predictions import Predicted, check_format, included_of, pr
 from vit.commandline.quiet import quiet
 from vit.commandline.trained import Trained, open_trained
 from vit.data import catalog
+from vit.data.listing import shown
+from vit.data.module import Images
+from vit.data.prints import Prints, joined
 from vit.data.source import Batch
 from vit.files import write_atomically
 from vit.models.pretraining import refuse_pretrained
@@ -57,6 +60,7 @@ def test(args: list[str]) -> dict[str, Any]:
         "loss": metrics["test/loss"],
         "data": cli.datamodule.description.name,
         "manifest_hash": cli.datamodule.manifest_hash,
+        "split": "all" if cli.datamodule.whole else "test",
         "weights": "released" if trained.checkpoint is None else trained.checkpoint.name,
     }
     write_atomically(cli.folder / "test.json", lambda part: part.write_text(json.dumps(result, indent=2)))
@@ -139,7 +143,7 @@ def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]
     if command != "predict" and (own_data or trained.manifest_hash == cli.datamodule.manifest_hash):
         _check_splits(trained, cli)
     elif command == "test":
-        _refuse_drawn(now.dataset, now.root)
+        _check_other(trained, cli.datamodule)
     return cli, trained
 
 
@@ -187,14 +191,38 @@ def _check_splits(trained: Trained, cli: VitCLI) -> None:
         )
 
 
-def _refuse_drawn(dataset: str | None, root: str | None) -> None:
-    """Refuse a test split drawn from other data: the model may have been trained on some of these pictures."""
-    source = catalog.load(dataset, root, "test")
+def _check_other(trained: Trained, data: Images) -> None:
+    """Of data without splits, which the model was not trained on, all is tested; of no data what it has seen.
+
+    Which files it has seen a run's folder knows, a bundle does not: then it is said that this is not known.
+
+    Raises:
+        ValueError: pictures that the model was trained or validated on, or nothing to test on but a split drawn anew.
+    """
+    source = catalog.load(data.dataset, data.root, "test")
     if source is not None and source.drawn:
+        if catalog.load(data.dataset, data.root, "val") is not None:
+            raise ValueError(
+                f"{data.root} is not the data the model was trained on and has no test split of its own, but others: "
+                "name the pictures to test on by a folder test/ beside train/ (test_images in npz, a split in csv)"
+            )
+        data.whole = True
+    seen, prints = record.seen_by(trained.folder), data.identity.prints
+    tested = joined([prints["train"], prints["test"]]) if data.whole else prints.get("test")
+    told = "whether it has seen some of them is not known"
+    if seen is not None and tested is not None and seen.kind == tested.kind:
+        _refuse_seen(tested, seen, data)
+        told = "none of them is a file that it has seen"
+    if data.whole:
+        print(f"{data.root} is not the data the model was trained on, and has no splits: all is tested; {told}")
+
+
+def _refuse_seen(tested: Prints, seen: Prints, data: Images) -> None:
+    if len(places := tested.among(seen)):
+        names = shown(data.splits.names(places, "test"), 3)
         raise ValueError(
-            f"{root} is not the data the model was trained on and has no test split of its own: one drawn from it may "
-            "hold pictures the model has seen; name those to test on by a folder test/ beside train/ (test_images in "
-            "npz, a column split in csv)"
+            f"{len(places)} of the {len(tested.values)} pictures to test on of {data.root} are among the model's "
+            f"training and validation data: {names}; take them out"
         )
 
 

@@ -4,13 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vit import bundle
 from vit.commandline.overlays import packaged_names
+from vit.data.catalog import Identity
+from vit.data.prints import Prints, joined
 from vit.environment import environment
 from vit.files import extend, listed, write_atomically
 from vit.tasks.places import PLACES
 
-SITTINGS, DATA = "fit.json", "data.json"
+SITTINGS, DATA, SEEN = "fit.json", "data.json", "seen.npz"
 _PATHS = ("-c", "--config", "--run", "--resume", "--load", "--record")
 
 
@@ -31,12 +35,16 @@ def steps_recorded(folder: Path) -> int | None:
     return sittings[-1].get("steps") if sittings else None
 
 
-def keep_data(folder: Path, name: str, manifest_hash: str) -> None:
+def keep_data(folder: Path, name: str, identity: Identity) -> None:
     """Note in the run folder what it is trained on, before it is.
+
+    The prints of its pictures to train and to validate on stay there, and are in no bundle: whoever has a picture could
+    tell from them that it was used.
 
     Raises:
         ValueError: a run that is resumed was begun on other data.
     """
+    manifest_hash = identity.manifest_hash
     path, before = folder / DATA, begun_on(folder)
     if before not in (None, manifest_hash):
         raise ValueError(
@@ -45,6 +53,24 @@ def keep_data(folder: Path, name: str, manifest_hash: str) -> None:
         )
     text = json.dumps({"name": name, "manifest_hash": manifest_hash}, indent=2)
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+    if used := [identity.prints[split] for split in ("train", "val") if split in identity.prints]:
+        write_atomically(folder / SEEN, lambda part: _save(part, joined(used)))
+
+
+def seen_by(folder: Path) -> Prints | None:
+    """Prints of the pictures that the run in a folder trained and validated on; None where it does not say."""
+    path = folder / SEEN
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as held:
+        (kind,) = held.files
+        return Prints(kind, held[kind])
+
+
+def _save(path: Path, prints: Prints) -> None:
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **{prints.kind: np.unique(prints.values)})
 
 
 def begun_on(folder: Path) -> str | None:

@@ -4,25 +4,24 @@ import difflib
 import hashlib
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
 from vit.data import arrays, folder, known, table
 from vit.data.images import Preprocessing, Range
 from vit.data.known import ENTRIES, SCENES, TORCHVISION
-from vit.data.listing import Listing
+from vit.data.listing import Listing, name_of, united
 from vit.data.merging import Merge, merged
+from vit.data.prints import Prints, contents
 from vit.data.scenes import VERSION, Scenes
 from vit.data.source import Source
 
 Size = tuple[int, int]
 Split = Literal["train", "val", "test"]
-ENDS = 2**15  # bytes of a large file's beginning and of its end that identify it, where its pixels are compressed
-PLAIN = frozenset({".npy", ".bmp", ".tif", ".tiff"})  # may hold pixels as they are: one can change and nothing else
 DOWNLOADS = "data"  # where torchvision's sets go and are looked for unless a root is given
 STREAMS: dict[Split, tuple[int, int]] = {"train": (1, 1_000_000), "val": (2, 5_000), "test": (3, 10_000)}  # seed, count
 LAYOUTS = {"folder": folder.scan, "csv": table.scan, "npz": arrays.scan}
@@ -36,6 +35,20 @@ class Description:
     classes: tuple[str, ...]
     channels: int
     img_size: Size
+
+
+class Identity(NamedTuple):
+    """What identifies a set wherever it lies, and each of its pictures.
+
+    Attributes:
+        manifest_hash: SHA-256 of its classes, how they are merged, and, split by split, labels, groups and pictures. Of
+            a file its path below the root and its `contents`. Of generated pictures the first 256 stand for all, which
+            the generator's version and the seeds decide.
+        prints: Of the pictures of each split, in their order; none of generated ones.
+    """
+
+    manifest_hash: str
+    prints: Mapping[str, Prints]
 
 
 def resolve(dataset: str | None, root: str | None) -> str:
@@ -139,6 +152,18 @@ def load(dataset: str | None, root: str | None, split: Split) -> Source | None:
     return known.digits(split) if name == "digits" else known.torchvision(name, Path(root or DOWNLOADS), split)
 
 
+def whole(dataset: str | None, root: str | None) -> Source:
+    """All pictures of a set whose test split was only drawn: those that would be trained on, then the drawn ones.
+
+    Raises:
+        ValueError: the set has splits of its own.
+    """
+    parts = {split: source for split in get_args(Split) if (source := load(dataset, root, split)) is not None}
+    if parts.keys() != {"train", "test"} or not parts["test"].drawn:
+        raise ValueError(f"{root} has splits of its own: expected a set without, to take all of it")
+    return united(parts["train"], parts["test"])
+
+
 def scenes(dataset: str | None, root: str | None, split: Split) -> Scenes:
     """What generates a split.
 
@@ -158,22 +183,27 @@ def ignored(dataset: str | None, root: str | None) -> dict[str, int]:
 
 
 def manifest(dataset: str | None, root: str | None, merge_classes: Merge | None = None) -> str:
-    """SHA-256 that identifies a set wherever it lies: of its `pictures`, and which classes are merged if any are."""
-    found = pictures(dataset, root)
+    """SHA-256 of a set, see `Identity`."""
+    return identify(dataset, root, merge_classes).manifest_hash
+
+
+def identify(dataset: str | None, root: str | None, merge_classes: Merge | None = None) -> Identity:
+    """What identifies a set as it came, and with it which classes are merged if any are."""
+    found = _identify(dataset, root)
     if merge_classes is None:
         return found
     own, coarse = describe(dataset, root).classes, describe(dataset, root, merge_classes=merge_classes).classes
     groups = [[name, [one for one in own if one in merge_classes[name]]] for name in coarse]
-    return hashlib.sha256(f"{found} {json.dumps(groups)}".encode()).hexdigest()
+    both = f"{found.manifest_hash} {json.dumps(groups)}"
+    return found._replace(manifest_hash=hashlib.sha256(both.encode()).hexdigest())
 
 
 def pictures(dataset: str | None, root: str | None) -> str:
-    """SHA-256 of a set as it came: of its own classes and, split by split, labels, groups and pictures.
+    """SHA-256 of a set as it came, with its own classes."""
+    return identify(dataset, root).manifest_hash
 
-    Of a file its path below the root, its size, and its bytes: all of a small or `PLAIN` one, else the `ENDS`, where a
-    change of compressed pixels shows.  Of generated pictures the first 256 stand for all, which the generator's
-    version and the seeds decide.
-    """
+
+def _identify(dataset: str | None, root: str | None) -> Identity:
     name = resolve(dataset, root)
     digest = hashlib.sha256(os.fsencode("\n".join(describe(dataset, root).classes)))
     if name in SCENES:
@@ -181,8 +211,8 @@ def pictures(dataset: str | None, root: str | None) -> str:
         digest.update(f"{some.task} {VERSION} {STREAMS}".encode())
         digest.update(some.labels.tobytes())
         digest.update(some.pictures(range(256)).tobytes())
-        return digest.hexdigest()
-    listing = _listing(name, root) if name in LAYOUTS else None
+        return Identity(digest.hexdigest(), {})
+    listing, prints = _listing(name, root) if name in LAYOUTS else None, dict[str, Prints]()
     for split in get_args(Split):
         source = load(dataset, root, split) if listing is None else listing.splits.get(split)
         if source is None:
@@ -195,31 +225,14 @@ def pictures(dataset: str | None, root: str | None) -> str:
         if isinstance(there, np.ndarray):
             digest.update(f"{there.dtype} {there.shape}".encode())
             digest.update(np.ascontiguousarray(there).data)
+            prints[split] = Prints.of_arrays(there)
             continue
         assert isinstance(there, list) and listing is not None, "files are listed"
-        with ThreadPoolExecutor() as pool:
-            for path, content in zip(there, pool.map(_fingerprint, there), strict=True):
-                name = Path(os.path.relpath(path, listing.root)).as_posix()
-                digest.update(os.fsencode(f"\n{name} ") + content)  # names of files are bytes, not always text
-    return digest.hexdigest()
-
-
-def _fingerprint(path: Path) -> bytes:
-    """Of a file's size and bytes; of those in the middle of a large compressed one none."""
-    with path.open("rb", buffering=0) as file:
-        head = file.read(2 * ENDS)
-        size = os.fstat(file.fileno()).st_size
-        digest = hashlib.sha256(f"{size} ".encode())
-        if size <= 2 * ENDS:
-            digest.update(head)
-        elif path.suffix.lower() in PLAIN:
-            digest.update(head)
-            while part := file.read(2**20):
-                digest.update(part)
-        else:
-            file.seek(-ENDS, os.SEEK_END)
-            digest.update(head[:ENDS] + file.read(ENDS))
-    return digest.digest()
+        found = contents(there)
+        for path, content in zip(there, found, strict=True):
+            digest.update(os.fsencode(f"\n{name_of(path, 0, listing.root)} ") + content)  # not always text
+        prints[split] = Prints.of_files(found)
+    return Identity(digest.hexdigest(), prints)
 
 
 def _listing(name: str, root: str | None) -> Listing:

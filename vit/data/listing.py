@@ -51,6 +51,17 @@ def part(source: Source, positions: np.ndarray) -> Source:
     return replace(source, pictures=some, labels=source.labels[positions], groups=groups)
 
 
+def united(one: Source, other: Source) -> Source:
+    """Two parts of a set in one."""
+    if isinstance(one.pictures, list) and isinstance(other.pictures, list):
+        pictures = [*one.pictures, *other.pictures]
+    else:
+        assert isinstance(one.pictures, np.ndarray) and isinstance(other.pictures, np.ndarray), "of one kind"
+        pictures = np.concatenate((one.pictures, other.pictures))
+    groups = None if one.groups is None or other.groups is None else np.concatenate((one.groups, other.groups))
+    return Source(pictures, np.concatenate((one.labels, other.labels)), groups)
+
+
 def name_of(picture: Path | np.ndarray, place: int, below: Path) -> str:
     """What reports call a picture: a file's path below a folder, the place of an array."""
     return f"#{place}" if isinstance(picture, np.ndarray) else Path(os.path.relpath(picture, below)).as_posix()

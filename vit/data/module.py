@@ -101,6 +101,7 @@ class Images(L.LightningDataModule):
         self.bad_images: Literal["fail", "skip"] = bad_images
         self.flip, self.balanced = flip, balanced
         self.unreadable: dict[int, str] = {}  # of the files to predict
+        self.whole = False  # see `Splits`
         self._seconds, self._loaders = 0.0, list[Loader[Batch]]()  # of reading splits; all that were made
         self.val_fraction, self.train_size, self.subset, self.seed = val_fraction, train_size, subset, seed
         self.num_workers, self.cache_gb = num_workers, cache_gb
@@ -118,8 +119,12 @@ class Images(L.LightningDataModule):
         return self.description.classes
 
     @cached_property
+    def identity(self) -> catalog.Identity:
+        return catalog.identify(self.dataset, self.root, self.merge_classes)
+
+    @property
     def manifest_hash(self) -> str:
-        return catalog.manifest(self.dataset, self.root, self.merge_classes)
+        return self.identity.manifest_hash
 
     @property
     def num_train(self) -> int:
@@ -183,10 +188,7 @@ class Images(L.LightningDataModule):
         return self._in_order(val, "train" if val.source is train.source else "val")
 
     def excerpt(self, split: Literal["train", "val"], count: int) -> Loader[Batch]:
-        """The same pictures of a split each time, ``count`` or all, as evaluation sees them; each class has its share.
-
-        Every process gets all of them.
-        """
+        """In every process the same ``count`` pictures of a split, or all, stratified, as evaluation sees them."""
         source, samples = self.splits.fit[("train", "val").index(split)]
         some = samples[nested(source.labels[samples], self.seed)[:count]]
         return self._loader(Batches(source, self.preprocessing), Plan(some, self.batch_size), Position)
@@ -216,6 +218,7 @@ class Images(L.LightningDataModule):
             self.bad_images,
             round(1e9 * self.cache_gb),
             self.merge_classes,
+            self.whole,
         )
 
     def _augmentation(self) -> "Augment | None":

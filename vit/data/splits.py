@@ -34,6 +34,7 @@ class Splits:
         bad_images: Whether a picture that cannot be read is an error or left out; in test it is an error.
         held_bytes: Splits up to this size, decoded, are kept in memory.
         merge_classes: The set's own classes under each coarser one; None leaves them.
+        whole: Whether all pictures are tested, of a set whose test split would be drawn.
         skipped: What was wrong with each picture left out so far, which is named from the data's place.
     """
 
@@ -47,6 +48,7 @@ class Splits:
     bad_images: Literal["fail", "skip"]
     held_bytes: int
     merge_classes: Merge | None = None
+    whole: bool = False
     skipped: list[str] = field(default_factory=list)
 
     @cached_property
@@ -58,9 +60,9 @@ class Splits:
         """The set's own."""
         return self.description.classes
 
-    def names(self, samples: Iterable[int]) -> list[str]:
-        """What reports call training pictures: paths below the data's place, or ``NAME #POSITION``."""
-        source, _, _ = self._carved
+    def names(self, samples: Iterable[int], split: Literal["train", "test"] = "train") -> list[str]:
+        """What reports call some pictures of a split: paths below the data's place, or ``NAME #POSITION``."""
+        source = self._carved[0] if split == "train" else self._tested
         return [self._name(source, place) for place in samples]
 
     @cached_property
@@ -111,7 +113,11 @@ class Splits:
 
     @cached_property
     def test(self) -> Part:
-        return Part.whole(self._merged(fitted(self._load("test"), self.preprocessing, held_bytes=self.held_bytes)))
+        return Part.whole(self._merged(fitted(self._tested, self.preprocessing, held_bytes=self.held_bytes)))
+
+    @cached_property
+    def _tested(self) -> Source:
+        return catalog.whole(self.dataset, self.root) if self.whole else self._load("test")
 
     @cached_property
     def _carved(self) -> tuple[Source, np.ndarray, np.ndarray]:

@@ -42,7 +42,8 @@ class Runner:
         """Fit, test where it is no tuning run, and describe.
 
         A run that was killed is not continued but done again: the same seed gives the same result. Of a finished one
-        the model, the metrics and the configuration stay; the checkpoints, several times as large, go.
+        the model, the metrics and the configuration stay; what is several times as large goes: the checkpoints, and the
+        prints of the data.
         """
         path = self.path(cell)
         if path.exists():
@@ -56,6 +57,7 @@ class Runner:
         check_data(path, self.study.data["manifest_hash"])
         row = self._row(cell, settings, metrics, tested)
         rmtree(path / "checkpoints", ignore_errors=True)
+        (path / record.SEEN).unlink(missing_ok=True)
         return {**row, "started": started, "seconds": round(time.monotonic() - began, 1)}
 
     def _settings(self, cell: Cell) -> Mapping[str, float]:
