@@ -18,6 +18,7 @@ from vit.experiments.gains import same_pictures
 from vit.experiments.grid import TUNE_SEED
 from vit.experiments.ledger import ROWS, continues, read
 from vit.experiments.options import parse
+from vit.experiments.runner import config_hash
 from vit.experiments.stages import Stages, Transfer
 from vit.experiments.transfer_plan import TransferPlan, merged, plan
 
@@ -65,7 +66,9 @@ def finished(place: Path) -> tuple[Path, str]:
     return place / "out", done.stdout
 
 
-def test_every_pretraining_is_a_cell_and_every_finetuning_begins_with_that_of_its_seed(finished: tuple[Path, str]):
+def test_every_pretraining_is_a_cell_and_every_finetuning_begins_with_that_of_its_seed(
+    finished: tuple[Path, str], tmp_path: Path
+):
     out, said = finished
     rows = {row["key"]: row for row in read(out / ROWS)}
     origins, entries = ("mae@digits-1295", "supervised@blobs-60"), ("scratch-long", "supervised@blobs", "mae")
@@ -84,6 +87,10 @@ def test_every_pretraining_is_a_cell_and_every_finetuning_begins_with_that_of_it
         start = config["model"]["init_args"]["init_from"]
         expected = None if "long" in key else "mae@digits-1295" if "mae" in key else "supervised@blobs-60"
         assert start == (expected and str(Path("out", "runs", f"pretrain-{expected}-{rows[key]['seed']}-32-true")))
+        (other := tmp_path / f"{key}.yaml").write_text(
+            (out / "runs" / key / "config.yaml").read_text().replace("init_from: out/", "init_from: /elsewhere/")
+        )
+        assert config_hash(other) == rows[key]["config_hash"] and (expected is None or "elsewhere" in other.read_text())
     assert "No gain is claimed" in said and (out / "report.html").is_file() and (out / "transfer.png").is_file()
 
 

@@ -18,6 +18,7 @@ from vit.commandline.runfolder import CONFIG
 from vit.data.module import Images
 from vit.experiments.grid import Cell, Study, arguments, as_options
 from vit.files import write_atomically
+from vit.tasks.places import without_places
 
 SHARED = "shared.yaml"
 
@@ -136,7 +137,7 @@ def provenance(path: Path, pictures: float) -> dict[str, Any]:
     return {
         "fit_seconds": sitting["seconds"],
         "train_images_per_s": round(pictures / sitting["seconds"], 1),
-        "config_hash": _config_hash(path / CONFIG),
+        "config_hash": config_hash(path / CONFIG),
         **{name: sitting[name] for name in ("command", "commit", "versions", "hardware")},
     }
 
@@ -175,9 +176,9 @@ def subset_hash(path: Path, size: int) -> str:
     return hashlib.sha256(json.dumps(order[:size]).encode()).hexdigest()
 
 
-def _config_hash(path: Path) -> str:
-    """SHA-256 of a run's whole configuration, without where the data lie."""
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+def config_hash(path: Path) -> str:
+    """SHA-256 of a run's whole configuration, without where data and other runs lie."""
+    config = without_places(yaml.safe_load(path.read_text(encoding="utf-8")))
     config["data"].pop("root", None)
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
