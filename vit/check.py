@@ -148,6 +148,7 @@ def _troubles(found: Survey) -> dict[str, list[str]]:
         "classes missing in a split": [f"{name} in {split}" for split, name in found.missing],
         "same picture more than once": named(found.duplicates),
         "same picture in several splits (leak)": named(found.leaks),
+        "same picture twice in train, of which fit holds some out to validate on": named(found.divisible),
         "same picture in several classes": named(found.conflicts),
     }
 

@@ -73,8 +73,8 @@ def test_what_is_not_a_picture_is_counted(tmp_path: Path):
             r"found folders: if x, y are the classes, --data\.root .*a$",
         ),
         (["val/a/1.png", "test/a/1.png"], "val and test but no train"),
-        (["train/a/1.png", "train/b/1.png", "val/B/1.png"], r"class 'B' is not a training class, expected one of a, b"),
-        (["train/a/1.png", "train/b/1.png", "test/c/1.png"], r"class 'c' is not a training class"),
+        (["train/a/1.png", "train/b/1.png", "val/B/1.png"], r"val: has classes .* not have: 'B'; expected a, b"),
+        (["train/a/1.png", "train/b/1.png", "test/c/1.png", "test/d/1.png"], r"test: has classes .* have: 'c', 'd';"),
     ],
 )
 def test_bad_folders(tmp_path: Path, names: list[str], message: str):

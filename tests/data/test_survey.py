@@ -3,6 +3,7 @@
 import multiprocessing
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,20 @@ def test_duplicates_by_pixel_leaks_and_conflicts(root: Path):
     assert leak == conflict and {picture.split for picture in leak} == {"train", "test"}
     twice = next(group for group in found.duplicates if group not in (leak, conflict))
     assert twice[0].file != twice[1].file
+
+
+def test_equal_files_that_cannot_be_read_are_duplicates_and_empty_ones_are_not(root: Path):
+    for name, content in {"train/a/x": b"torn", "test/b/y": b"torn", "train/a/e": b"", "train/b/e": b""}.items():
+        (root / f"{name}.png").write_bytes(content)
+    found, _ = surveyed(root)
+    assert {picture.name for group in found.leaks for picture in group} >= {"train/a/x.png", "test/b/y.png"}
+    assert not any(picture.name.endswith("e.png") for group in found.duplicates for picture in group)
+
+
+def test_what_train_has_twice_may_be_validated_on_unless_pictures_for_that_came(root: Path):
+    found, _ = surveyed(root)
+    assert [[picture.name for picture in group] for group in found.divisible] == [["train/b/0.png", "train/b/9.bmp"]]
+    assert not replace(found, splits=("train", "val", "test")).divisible
 
 
 def test_orientation_is_part_of_the_picture_and_size_of_the_file(tmp_path: Path):

@@ -61,7 +61,11 @@ def test_a_patient_is_on_one_side(tmp_path: Path):
     [
         ("file,label", ["1.png,a"], "expected columns path and label, got file, label"),
         ("path,label", ["1.png,a", "2.png,"], "labels.csv:3: expected a label, got nothing"),
-        ("path,label", ["1.png,a", "2.txt,b"], "labels.csv:3: expected a picture .* found none at .*2.txt"),
+        (
+            "path,label",
+            ["1.png,a", "2.txt,b"],
+            r"labels.csv: expected a picture .* found none in 1 of 2: .*2.txt \(line 3\)",
+        ),
         (
             "path,label",
             ["1.png,a", "2.png,b", "./1.png,b"],
@@ -77,8 +81,8 @@ def test_a_patient_is_on_one_side(tmp_path: Path):
         ("path,label,split", ["1.png,a,test", "2.png,b,val"], "two classes to train on, found no picture"),
         (
             "path,label,split",
-            ["1.png,a,train", "2.png,b,train", "3.png,c,test"],
-            "labels.csv:4: class 'c' is not a training class, expected one of a, b",
+            ["1.png,a,train", "2.png,b,train", "3.png,c,test", "4.png,d,test", "5.png,c,test"],
+            r"labels.csv: in test are classes .* not have: 'c' \(line 4\), 'd' \(line 5\); expected a, b",
         ),
         (
             "path,label,split,group",
@@ -105,9 +109,9 @@ def test_groups_of_which_none_can_be_held_out_are_named_as_the_reason(tmp_path: 
         Images(root=str(path)).setup("fit")
 
 
-def test_a_missing_file_is_named(tmp_path: Path):
-    path = table(tmp_path, "absent.png,a", touch=False)
-    with pytest.raises(ValueError, match=r"labels.csv:2: expected a picture .*absent.png"):
+def test_missing_files_are_named(tmp_path: Path):
+    path = table(tmp_path, "absent.png,a", "gone.png,b", touch=False)
+    with pytest.raises(ValueError, match=r"labels.csv: .* in 2 of 2: .*absent.png \(line 2\), .*gone.png \(line 3\)"):
         scan(path)
 
 

@@ -127,8 +127,8 @@ def _read_class(folder: Path, ignored: Counter[str]) -> list[Path]:
 
 def _labelled(files: Files, classes: tuple[str, ...]) -> Source:
     number = {name: label for label, name in enumerate(classes)}
-    for path, name in files:
-        if name not in number:
-            raise ValueError(f"{path.parent}: class {name!r} is not a training class, expected one of {shown(classes)}")
+    if unknown := {name: path.parent.parent for path, name in files if name not in number}:
+        (folder, *_), names = unknown.values(), shown([repr(name) for name in unknown])
+        raise ValueError(f"{folder}: has classes that train does not have: {names}; expected {shown(classes)}")
     labels = np.array([number[name] for _, name in files], dtype=np.int64)
     return Source([path for path, _ in files], labels)

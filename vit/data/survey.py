@@ -31,7 +31,7 @@ class Seen(NamedTuple):
     """One picture and what opening it told.
 
     ``size`` is width and height as stored, ``mode`` Pillow's or the type of an array, ``file`` and ``pixels`` hashes of
-    the bytes and of the upright picture; where it could not be read, ``error`` says why and there are no pixels.
+    the bytes and of the upright picture; where that could not be read, ``error`` says why and ``pixels`` is "".
     """
 
     split: str
@@ -80,10 +80,18 @@ class Survey:
 
     @cached_property
     def duplicates(self) -> list[tuple[Seen, ...]]:
-        """Pictures with the same pixels, two or more together; those of equal files are among them."""
-        found = sorted((picture for picture in self.seen if picture.pixels), key=lambda picture: picture.pixels)
-        groups = [tuple(group) for _, group in groupby(found, key=lambda picture: picture.pixels)]
+        """Pictures with the same pixels, or of equal files that cannot be read, two or more together."""
+        found = sorted((picture for picture in self.seen if _content(picture)), key=_content)
+        groups = [tuple(group) for _, group in groupby(found, key=_content)]
         return [group for group in groups if len(group) > 1]
+
+    @property
+    def divisible(self) -> list[tuple[Seen, ...]]:
+        """Duplicates within train where validation is held out of it: they may come to lie on both sides."""
+        if "val" in self.splits:
+            return []
+        inside = [tuple(picture for picture in group if picture.split == "train") for group in self.duplicates]
+        return [group for group in inside if len(group) > 1]
 
     @property
     def leaks(self) -> list[tuple[Seen, ...]]:
@@ -115,6 +123,7 @@ class Survey:
             "missing": [list(pair) for pair in self.missing],
             "duplicates": [_listed(group) for group in self.duplicates],
             "leaks": [_listed(group) for group in self.leaks],
+            "divisible": [_listed(group) for group in self.divisible],
             "conflicts": [_listed(group) for group in self.conflicts],
         }
 
@@ -187,7 +196,16 @@ def _look(seen: Seen, picture: Path | np.ndarray, value_range: Range | None) -> 
     try:
         return _file(seen, picture, value_range) if isinstance(picture, Path) else _row(seen, picture, value_range)
     except (OSError, ValueError) as error:
-        return seen._replace(error=" ".join(str(error).removeprefix(f"{picture}: ").split()))
+        return seen._replace(error=" ".join(str(error).removeprefix(f"{picture}: ").split()), file=_of_bytes(picture))
+
+
+def _of_bytes(picture: Path | np.ndarray) -> str:
+    """Of a file's bytes where it has some and can be opened, else ""."""
+    try:
+        content = picture.read_bytes() if isinstance(picture, Path) else b""
+    except OSError:
+        return ""
+    return hashlib.sha256(content).hexdigest() if content else ""
 
 
 def _row(seen: Seen, picture: np.ndarray, value_range: Range | None) -> Seen:
@@ -220,6 +238,10 @@ def _file(seen: Seen, path: Path, value_range: Range | None) -> Seen:
         size, mode = header.size, f"{header.format} {header.mode}"
     digest = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
     return seen._replace(size=size, mode=mode, file=hashlib.sha256(content).hexdigest(), pixels=digest)
+
+
+def _content(picture: Seen) -> str:
+    return picture.pixels or picture.file
 
 
 def _listed(group: tuple[Seen, ...]) -> list[str]:

@@ -54,6 +54,7 @@ def scan(root: str | Path) -> Listing:
     if path is None or not path.is_file():
         raise ValueError(f"{root}: expected a CSV file with columns path and label, found none")
     rows = list(_rows(path))
+    _check_pictures(path, rows)
     _check_unique(rows)
     train = [row for row in rows if row.split == "train"]
     classes = tuple(sorted({row.label for row in train}, key=natural))
@@ -64,9 +65,14 @@ def scan(root: str | Path) -> Listing:
     splits = {}
     for split in SPLITS:
         mine = [row for row in rows if row.split == split]
-        if unknown := next((row for row in mine if row.label not in numbers), None):
+        unknown: dict[str, str] = {}
+        for row in mine:
+            if row.label not in numbers:
+                unknown.setdefault(row.label, row.where.rpartition(":")[2])
+        if unknown:
+            first = [f"{label!r} (line {line})" for label, line in unknown.items()]
             raise ValueError(
-                f"{unknown.where}: class {unknown.label!r} is not a training class, expected one of {shown(classes)}"
+                f"{path}: in {split} are classes that train does not have: {shown(first)}; expected {shown(classes)}"
             )
         if mine:
             labels = np.array([numbers[row.label] for row in mine], dtype=np.int64)
@@ -108,10 +114,15 @@ def _row(where: str, folder: Path, columns: Sequence[str], line: dict[str, str |
     split = values.get("split", "train")
     if split not in SPLITS:
         raise ValueError(f"{where}: expected a split of {', '.join(SPLITS)}, got {split!r}")
-    path = folder / values["path"]
-    if path.suffix.lower() not in SUFFIXES or not path.is_file():
-        raise ValueError(f"{where}: expected a picture ({', '.join(sorted(SUFFIXES))}), found none at {path}")
-    return Row(where, path, values["label"], split, values.get("group", ""))
+    return Row(where, folder / values["path"], values["label"], split, values.get("group", ""))
+
+
+def _check_pictures(table: Path, rows: list[Row]) -> None:
+    absent = [row for row in rows if row.path.suffix.lower() not in SUFFIXES or not row.path.is_file()]
+    if absent:
+        places = shown([f"{row.path} (line {row.where.rpartition(':')[2]})" for row in absent])
+        expected = f"expected a picture ({', '.join(sorted(SUFFIXES))}) in each row"
+        raise ValueError(f"{table}: {expected}, found none in {len(absent):,} of {len(rows):,}: {places}")
 
 
 def _check_unique(rows: list[Row]) -> None:
