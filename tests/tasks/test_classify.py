@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from tests.helpers import untyped
 from vit.data.mixing import Mixing
 from vit.data.module import Batch, Images
-from vit.layers import Block, SelfAttention
+from vit.layers import Block, Head, ReinforcePool, SelfAttention
 from vit.models import MAE, TokenLabels
 from vit.models.backbone import Backbone
 from vit.models.vit import ViT
@@ -21,6 +21,18 @@ from vit.tasks.ema import EMA
 from vit.tasks.losses import BinaryCrossEntropy, CrossEntropy
 from vit.tasks.metrics import MetricsCSV
 from vit.tasks.optim import AdamW
+
+
+def test_a_hard_readouts_scores_learn_and_the_loss_told_is_the_answers_own(trainer, digits) -> None:
+    block = partial(Block, mixer=partial(SelfAttention, num_heads=2))
+    backbone = partial(Backbone, patch_size=4, embed_dim=16, depth=1, block=block)
+    hard = ViT(8, 1, 10, backbone, partial(Head, pool=ReinforcePool))
+    before = {name: value.clone() for name, value in hard.head.named_parameters()}
+    fit = trainer(max_epochs=1, limit_train_batches=3)
+    fit.fit(Classifier(hard, AdamW(warmup_epochs=0.1)), digits)
+    for name, value in hard.head.named_parameters():
+        assert not torch.equal(value, before[name]), name
+    assert float(fit.callback_metrics["train/loss"]) == pytest.approx(2.6, abs=0.8)  # with the term about 5 more
 
 
 def net(classes: int = 10, depth: int = 2) -> ViT:

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from vit.analysis.statistics import Interval
+from vit.models.choice import answer
 
 Work = Callable[[], Any]
 DRAWS = 10_000
@@ -77,7 +78,7 @@ def inference(
 def training(
     net: nn.Module, shape: tuple[int, ...], batch_size: int, device: str = "cpu", precision: str = "32-true"
 ) -> Work:
-    """A whole training step on random pictures: forward, backward, AdamW."""
+    """A whole training step on random pictures: forward, loss and a hard readout's term of it, backward, AdamW."""
     optimizer = torch.optim.AdamW(net.parameters())
     images = torch.randn(batch_size, *shape, device=device)
     labels = torch.zeros(batch_size, dtype=torch.long, device=device)
@@ -85,7 +86,9 @@ def training(
     def run() -> None:
         net.train()
         with _autocast(device, precision):
-            loss = cross_entropy(net(images).float(), labels)
+            logits, choice = answer(net, images)
+            losses = cross_entropy(logits.float(), labels, reduction="none")
+            loss = losses.mean() if choice is None else losses.mean() + choice.term(losses)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

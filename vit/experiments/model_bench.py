@@ -13,6 +13,7 @@ from vit.commandline.quiet import quiet
 from vit.environment import environment
 from vit.experiments import bench_options
 from vit.experiments.recipe import net_of, parse
+from vit.models.choice import answer
 from vit.models.cnn import timm_config
 
 NET = "model.init_args.net.init_args"
@@ -133,4 +134,4 @@ def _memory(net: nn.Module, shape: tuple[int, ...], settings: Settings, device: 
         step()
         return cost.peak_bytes(step)
     images = torch.randn(settings.batch_size, *shape)
-    return cost.saved_bytes(lambda: net.train()(images), net)
+    return cost.saved_bytes(lambda: answer(net.train(), images), net)

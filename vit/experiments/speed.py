@@ -14,6 +14,7 @@ from vit.experiments.comparison import Comparison
 from vit.experiments.grid import Arm, Cell
 from vit.experiments.recipe import net_of, parse, shape_of
 from vit.experiments.runner import log_file
+from vit.models.choice import answer
 
 WARM_UP, ROUNDS = 5, 20
 
@@ -88,6 +89,6 @@ class Timer:
             return {"memory_bytes": cost.peak_bytes(step), "memory": "peak of a training step"}
         images = torch.randn(self.study.timed_batch, *shape)
         return {
-            "memory_bytes": cost.saved_bytes(lambda: net.train()(images), net),
+            "memory_bytes": cost.saved_bytes(lambda: answer(net.train(), images), net),
             "memory": "tensors saved for the backward pass",
         }

@@ -14,8 +14,8 @@ from vit.data.mixing import Mixing
 from vit.data.module import Batch
 from vit.layers import Choice
 from vit.models import Pretraining, TokenLabels
+from vit.models.choice import answer
 from vit.tasks import optim
-from vit.tasks.choice import answer
 from vit.tasks.finite import Policy
 from vit.tasks.losses import Criterion, CrossEntropy, class_weights
 from vit.tasks.start import begin

@@ -16,8 +16,8 @@ from vit.data.images import Preprocessing
 from vit.data.mixing import Mixing
 from vit.layers import Choice, DistilledHead
 from vit.models import ViT
+from vit.models.choice import answer
 from vit.tasks import optim
-from vit.tasks.choice import answer
 from vit.tasks.classify import Classification
 from vit.tasks.finite import Policy
 from vit.tasks.losses import Criterion, CrossEntropy

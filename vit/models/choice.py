@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vit.layers import Choice, Head, ReinforcePool, Sizes
-from vit.models import ViT
+from vit.models.vit import ViT
 
 
 def answer(
