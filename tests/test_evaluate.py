@@ -283,7 +283,10 @@ def test_a_bundle_of_a_users_pictures_predicts_alone_and_is_tested_elsewhere(use
 
 def test_a_new_folder_without_splits_is_tested_as_a_whole_and_this_is_said(users: Path, capsys) -> None:
     new = str(photos(users / "new", shade=60, count=5))
-    for model, told in (("run", "none of them is a file that it has seen"), ("given", "some of them is not known")):
+    for model, told in (
+        ("run", "none of them is among its training or validation data"),
+        ("given", "some of them is not known"),
+    ):
         result = evaluate.test(["--load", str(users / model), "--data.root", new])
         assert (result["n"], result["split"], result["data"]) == (10, "all", "new")
         said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(new)]
@@ -310,6 +313,41 @@ def test_data_with_some_splits_but_none_to_test_on_are_refused(users: Path) -> N
         photos(users / "half" / split, shade=60)
     with pytest.raises(ValueError, match=r"half is not the data .* has no test split of its own, but others: name"):
         evaluate.test(["--load", str(users / "given"), "--data.root", str(users / "half")])
+
+
+def test_what_the_start_of_a_run_has_seen_is_said_to_be_unknown(users: Path, capsys) -> None:
+    other = ["--data.root", str(photos(users / "other", shade=60)), "--data.img_size=8", "--data.channels=1"]
+    run.fit([*TINY, *other, "--model.init_from", str(users / "run"), "--run", str(users / "tuned")])
+    evaluate.test(["--load", str(users / "tuned"), "--data.root", str(photos(users / "new", shade=80))])
+    assert "validation data; what its start or its teacher has seen is not known" in capsys.readouterr().out
+
+
+def test_a_run_on_pictures_that_are_not_square_is_tested_in_its_folder(tmp_path: Path) -> None:
+    size = ["--data.img_size=[8,12]", "--model.init_args.net.init_args.backbone.init_args.patch_size=4"]
+    own = ["--data.root", str(photos(tmp_path / "photos")), "--data.channels=1"]
+    run.fit([*TINY, *own, *size, "--run", str(tmp_path / "run")])
+    for again in ([], ["--data.img_size=[8,12]"]):
+        (tmp_path / "run" / "test.json").unlink(missing_ok=True)
+        evaluate.test(["--load", str(tmp_path / "run"), *again])
+        assert (tmp_path / "run" / "test.json").is_file() and not (tmp_path / "run" / "test-resized").exists()
+    evaluate.test(["--load", str(tmp_path / "run"), "--data.img_size=8"])
+    assert (tmp_path / "run" / "test-resized" / "test.json").is_file()
+
+
+def test_a_range_of_values_is_that_of_the_pictures_asked_for(users: Path) -> None:
+    dim = Image.fromarray(np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8))
+    dim.save(users / "dim.png")
+    args = ["--load", str(users / "run"), f'--data.pictures=["{users}/dim.png"]']
+    (full,), (ranged,) = evaluate.predict(args), evaluate.predict([*args, "--data.value_range=[0,4095]"])
+    assert full.top != ranged.top
+    stretched = Image.fromarray((np.asarray(dim) * (65535 / 4095)).round().astype(np.uint16))
+    stretched.save(users / "dim.png")
+    (expected,) = evaluate.predict(args)
+    assert ranged.top == pytest.approx(expected.top, abs=1e-3)
+    with pytest.raises(
+        ValueError, match=r"trained on values of the full range of these pictures, got .* \(0.0, 4095.0\)"
+    ):
+        evaluate.test(["--load", str(users / "run"), "--data.value_range=[0,4095]"])
 
 
 def test_files_are_not_found_among_arrays(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -127,17 +127,24 @@ def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]
     cli = VitCLI(command, [f"--config={resolve('base')}", f"--config={json.dumps(config)}", *with_configs(args)[0]])
     before, now = trained.config.get("data", {}), cli.config.data
     own_data = command == "predict" or all(before.get(key) == now.get(key) for key in ("dataset", "root"))
-    resized = now.img_size is not None and now.img_size != before.get("img_size")
+    own = trained.preprocessing
+    size = own.img_size if now.img_size is None else _pair(now.img_size)
+    values = own.value_range if now.value_range is None else _pair(now.value_range)
+    resized = size != own.img_size
+    if values != own.value_range and own_data and command != "predict":
+        raise ValueError(
+            f"the model was trained on values {own.value_range or 'of the full range'} of these pictures, got "
+            f"data.value_range {values}: expected none, or other pictures"
+        )
     cli.build(_results_folder(trained, cli.config, own_data, resized))
     if cli.trainer.world_size > 1:  # each process would answer for its part of the pictures
         raise ValueError(
             f"vit {command} runs on one device, got {cli.trainer.world_size}: leave out --trainer.devices, and torchrun"
         )
     cli.model.net = trained.net
-    if now.channels is not None and now.channels != trained.preprocessing.channels:
-        raise ValueError(f"the model takes pictures of {trained.preprocessing.channels} channels, got {now.channels}")
-    size = cli.datamodule.preprocessing.img_size if resized else trained.preprocessing.img_size
-    cli.datamodule.preprocessing = replace(trained.preprocessing, img_size=size)
+    if now.channels is not None and now.channels != own.channels:
+        raise ValueError(f"the model takes pictures of {own.channels} channels, got {now.channels}")
+    cli.datamodule.preprocessing = replace(own, img_size=size, value_range=values)
     if command != "predict":
         _check_classes(trained.classes, cli.datamodule.classes)
     if command != "predict" and (own_data or trained.manifest_hash == cli.datamodule.manifest_hash):
@@ -145,6 +152,12 @@ def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]
     elif command == "test":
         _check_other(trained, cli.datamodule)
     return cli, trained
+
+
+def _pair(values: Any) -> tuple[Any, Any]:
+    """Height and width, black and white: of YAML's list, or one number for both."""
+    one, other = values if isinstance(values, list | tuple) else (values, values)
+    return one, other
 
 
 def _data(command: str, data: dict[str, Any], args: list[str]) -> dict[str, Any]:
@@ -212,17 +225,24 @@ def _check_other(trained: Trained, data: Images) -> None:
     told = "whether it has seen some of them is not known"
     if seen is not None and tested is not None and seen.kind == tested.kind:
         _refuse_seen(tested, seen, data)
-        told = "none of them is a file that it has seen"
+        told = "none of them is among its training or validation data"
+        if any(_started_from(trained.config)):
+            told += "; what its start or its teacher has seen is not known"
     if data.whole:
         print(f"{data.root} is not the data the model was trained on, and has no splits: all is tested; {told}")
+
+
+def _started_from(config: dict[str, Any]) -> list[Any]:
+    options = config.get("model", {}).get("init_args", {})
+    return [options.get("init_from"), options.get("teacher")]
 
 
 def _refuse_seen(tested: Prints, seen: Prints, data: Images) -> None:
     if len(places := tested.among(seen)):
         names = shown(data.splits.names(places, "test"), 3)
         raise ValueError(
-            f"{len(places)} of the {len(tested.values)} pictures to test on of {data.root} are among the model's "
-            f"training and validation data: {names}; take them out"
+            f"{len(places)} of the {len(tested.values)} pictures to test on of {data.root or data.dataset} are among "
+            f"the model's training and validation data: {names}; take them out"
         )
 
 

@@ -26,6 +26,15 @@ def test_a_record_names_no_place_of_this_machine() -> None:
     )
 
 
+def test_nested_options_and_files_of_them_name_no_place_either() -> None:
+    args = ["--data", '{"root": "me/photos", "augment": "none"}', "--model=/home/me/model.yaml"]
+    args += ["--trainer.callbacks", '[{"init_args": {"dirpath": "/home/me/a"}}]', "--data.img_size", "[8,12]"]
+    assert record.shown("fit", args) == (
+        'vit fit --data {"root": "photos", "augment": "none"} --model=... '
+        '--trainer.callbacks [{"init_args": {"dirpath": "a"}}] --data.img_size [8,12]'
+    )
+
+
 def test_a_line_holds_every_sitting_and_the_result(tmp_path: Path) -> None:
     run, table = tmp_path / "run", tmp_path / "results" / "digits.jsonl"
     record.add_sitting(run, "vit fit -c quickstart", seed=3, seconds=1.25, waited=0.25, steps=6)

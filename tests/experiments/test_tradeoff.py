@@ -57,6 +57,17 @@ def test_the_most_a_mixer_can_save_is_said(tmp_path: Path):
     )
 
 
+def test_speeds_are_factors_on_one_timing_of_the_reference(tmp_path: Path):
+    """The arm's own 7 images/s were measured beside other work, as the reference was then."""
+    rows = [time(SOFTMAX, 100, 2**20), time(LINEAR, 7, 2**20)]
+    found = tradeoff(planted.write(tmp_path, study([SOFTMAX, LINEAR], 1), rows))
+    assert point(found, "attention/softmax").measured("train_images_per_s") == 100
+    assert point(found, "attention/linear").measured("train_images_per_s") == 150
+    assert point(found, "attention/linear").measured("infer_images_per_s") == 450
+    alone = tradeoff(planted.write(tmp_path, study([SOFTMAX, LINEAR], 1), rows[1:]))
+    assert point(alone, "attention/linear").measured("train_images_per_s") == 7
+
+
 def test_growth_is_an_exponent_over_all_timed_numbers_of_tokens(tmp_path: Path):
     arms = [arm("attention/softmax", patch) for patch in (4, 2, 1)]
     rows = [time(a, 1e6 / a["tokens"] ** 2, 32 * 7 * a["tokens"]) for a in arms]

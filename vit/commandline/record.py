@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from vit import bundle
 from vit.commandline.overlays import packaged_names
@@ -12,7 +13,7 @@ from vit.data.catalog import Identity
 from vit.data.prints import Prints, joined
 from vit.environment import environment
 from vit.files import extend, listed, write_atomically
-from vit.tasks.places import PLACES
+from vit.tasks.places import PLACES, told_without_places, without_places
 
 SITTINGS, DATA, SEEN = "fit.json", "data.json", "seen.npz"
 _PATHS = ("-c", "--config", "--run", "--resume", "--load", "--record")
@@ -99,9 +100,11 @@ def shown(command: str, args: list[str]) -> str:
     for argument in args:
         flag, equals, value = argument.partition("=")
         names_place = flag in _PATHS or (flag.startswith("--") and flag.rpartition(".")[2] in PLACES)
-        if equals and names_place:
-            argument = f"{flag}={_without_place(value)}"
-        words.append(_without_place(argument) if place else argument)
+        told = _without_place if names_place else _told
+        if place:
+            words.append(_without_place(argument))
+        else:
+            words.append(f"{flag}={told(value)}" if equals else _told(argument))
         place = not equals and names_place
     return " ".join(words)
 
@@ -109,3 +112,16 @@ def shown(command: str, args: list[str]) -> str:
 def _without_place(value: str) -> str:
     """A packaged config or a name such as timm:vit_tiny_patch16_224 stays, a path becomes dots."""
     return value if value in packaged_names() or value.startswith("timm:") else "..."
+
+
+def _told(value: str) -> str:
+    """A value without the places in it, which are those of nested options, or a file of them."""
+    if Path(value).suffix in {".json", ".yaml", ".yml"}:
+        return _without_place(value)
+    try:
+        options = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return told_without_places(value)
+    if not isinstance(options, dict | list) or (shown := without_places(options)) == options:
+        return told_without_places(value)
+    return json.dumps(shown)

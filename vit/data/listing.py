@@ -48,7 +48,8 @@ def part(source: Source, positions: np.ndarray) -> Source:
     assert isinstance(pictures, np.ndarray | list), "what is listed is files or an array"
     some = pictures[positions] if isinstance(pictures, np.ndarray) else [pictures[i] for i in positions.tolist()]
     groups = None if source.groups is None else source.groups[positions]
-    return replace(source, pictures=some, labels=source.labels[positions], groups=groups)
+    rows = positions if source.rows is None else source.rows[positions]
+    return replace(source, pictures=some, labels=source.labels[positions], groups=groups, rows=rows)
 
 
 def united(one: Source, other: Source) -> Source:
@@ -59,7 +60,8 @@ def united(one: Source, other: Source) -> Source:
         assert isinstance(one.pictures, np.ndarray) and isinstance(other.pictures, np.ndarray), "of one kind"
         pictures = np.concatenate((one.pictures, other.pictures))
     groups = None if one.groups is None or other.groups is None else np.concatenate((one.groups, other.groups))
-    return Source(pictures, np.concatenate((one.labels, other.labels)), groups)
+    rows = None if one.rows is None or other.rows is None else np.concatenate((one.rows, other.rows))
+    return Source(pictures, np.concatenate((one.labels, other.labels)), groups, rows=rows)
 
 
 def name_of(picture: Path | np.ndarray, place: int, below: Path) -> str:

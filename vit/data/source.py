@@ -56,16 +56,21 @@ class Source:
     """One split: an array (n h w c), the files, what generates them, or some that are kept; and labels (n,).
 
     Pictures of one group, the patient for instance, never lie on both sides of a split. ``drawn`` is a test split that
-    did not come as one.
+    did not come as one; ``rows`` (n,) are where pictures of it, or of what is left, lay in the array that came.
     """
 
     pictures: np.ndarray | Sequence[Path] | Scenes | Some
     labels: np.ndarray
     groups: np.ndarray | None = None
     drawn: bool = False
+    rows: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def row(self, place: int) -> int:
+        """Where the picture at a place lay in the array that came, by which its user knows it."""
+        return place if self.rows is None else int(self.rows[place])
 
 
 class Part(NamedTuple):

@@ -147,7 +147,7 @@ class Splits:
     def _name(self, source: Source, place: int, split: str = "") -> str:
         pictures = source.pictures
         if not isinstance(pictures, list):
-            return f"{self.description.name}{split} #{place}"
+            return f"{self.description.name}{split} #{source.row(place)}"
         root = Path(str(self.root))
         return name_of(pictures[place], place, root if root.is_dir() else root.parent)
 

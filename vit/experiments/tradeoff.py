@@ -30,7 +30,7 @@ MECHANISMS = Kind(
 class Point:
     """One arm at one number of tokens. ``gain``: accuracy over the reference's, paired by seed; None below two pairs.
 
-    Seconds and bytes are None until the arm is timed; ``trained``: accuracy is part of the study, not time alone.
+    Speed and bytes are None until the arm is timed; ``trained``: accuracy is part of the study, not time alone.
     """
 
     arm: Row
@@ -116,11 +116,11 @@ def tradeoff(folder: Path) -> Tradeoff:
 
 
 def _point(arm: Row, final: list[Row], study: Row) -> Point:
-    rows = [row for row in final if row.get("arm") == arm["name"]]
-    timings = [row for row in rows if row.get("kind") == "time"]
-    runs = [row for row in rows if row.get("kind") == "run"]
+    rows, beside = ([row for row in final if row.get("arm") == name] for name in (arm["name"], _beside(arm, study)))
+    timings, runs = ([row for row in rows if row.get("kind") == kind] for kind in ("time", "run"))
     trained = arm["patch"] in study["patch"]
-    accuracies, theirs = _accuracies(runs), _accuracies(_of_reference(arm, final, study))
+    accuracies = _accuracies(runs)
+    theirs = _accuracies(row for row in beside if row.get("kind") == "run")
     pairs = [accuracies[seed] - theirs[seed] for seed in accuracies if seed in theirs]
     confidence = 1 - 0.05 / max(1, _compared(arm, study))  # together: Bonferroni
     return Point(
@@ -130,7 +130,7 @@ def _point(arm: Row, final: list[Row], study: Row) -> Point:
         interval=mean_interval(list(accuracies.values())) if len(accuracies) > 1 else None,
         gain=mean_interval(pairs, confidence) if len(pairs) > 1 and arm["overlay"] != study["reference"] else None,
         pairs=len(pairs),
-        timing=next((row for row in timings if row["status"] == "done"), None),
+        timing=_timing(timings, [row for row in beside if row.get("kind") == "time"]),
         failed=sum(row["status"] != "done" for row in rows),
         missing=(len(study["seeds"]) - len(runs) if trained else 0) + (not timings),
     )
@@ -140,9 +140,18 @@ def _accuracies(runs: Iterable[Row]) -> dict[int, float]:
     return dict(sorted((row["seed"], float(row["acc"])) for row in runs if row["status"] == "done"))
 
 
-def _of_reference(arm: Row, final: list[Row], study: Row) -> list[Row]:
-    name = next(a["name"] for a in study["arms"] if (a["overlay"], a["patch"]) == (study["reference"], arm["patch"]))
-    return [row for row in final if (row.get("kind"), row.get("arm")) == ("run", name)]
+def _beside(arm: Row, study: Row) -> str:
+    """The reference's arm at the same number of tokens."""
+    return next(a["name"] for a in study["arms"] if (a["overlay"], a["patch"]) == (study["reference"], arm["patch"]))
+
+
+def _timing(mine: list[Row], reference: list[Row]) -> Row | None:
+    """Images per second are the reference's, as often as measured in turn with it: a machine's load cancels."""
+    own, other = (next((row for row in rows if row["status"] == "done"), None) for rows in (mine, reference))
+    if own is None or other is None:
+        return own
+    columns = {f"{kind}_images_per_s": own[f"{kind}_times_as_fast"] for kind in ("train", "infer")}
+    return own | {name: round(other[name] * ratio[0], 2) for name, ratio in columns.items() if ratio}
 
 
 def _compared(arm: Row, study: Row) -> int:
