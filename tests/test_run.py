@@ -26,7 +26,9 @@ from vit.commandline.overlays import resolve
 from vit.commandline.quiet import quiet
 from vit.commandline.runfolder import claimed, default_folder
 from vit.commandline.trained import open_trained
+from vit.data.module import Images
 from vit.data.splits import Splits
+from vit.experiments.runner import write_subsets
 from vit.tasks.classify import Classifier
 
 
@@ -223,13 +225,24 @@ def test_resume_refuses_what_would_make_it_another_run(folder: Path, args: list[
 
 def test_resume_refuses_other_data_than_the_run_began_on(folder: Path) -> None:
     known = json.loads((folder / "data.json").read_text())
-    assert known == {"name": "digits", "manifest_hash": vit.load(folder).meta["data"]["manifest_hash"]}
+    manifest_hash = vit.load(folder).meta["data"]["manifest_hash"]
+    assert known == {"name": "digits", "manifest_hash": manifest_hash, "subset": None}
     (folder / "model.json").unlink()
     assert open_trained(str(folder)).manifest_hash == known["manifest_hash"]  # so that a test of it is refused, too
     (folder / "data.json").write_text(json.dumps({**known, "manifest_hash": "0" * 64}))
     with pytest.raises(ValueError, match=r"'digits' changed since .*run was begun: manifest 000000000000, now "):
         run.fit(["--resume", str(folder), "--trainer.max_epochs", "3"])
     assert "max_epochs: 2" in (folder / "config.yaml").read_text()
+
+
+def test_resume_refuses_another_list_of_pictures_under_the_same_name(tmp_path: Path) -> None:
+    data = Images("digits")
+    write_subsets(tmp_path / "seed-0.json", data, 0, 200)
+    own = ["--data.dataset=digits", "--data.subset", str(tmp_path / "seed-0.json"), "--data.train_size=100"]
+    folder = run.fit([*TINY, *own, "--run", str(tmp_path / "run")]).folder
+    write_subsets(tmp_path / "seed-0.json", data, 0, 100)
+    with pytest.raises(ValueError, match=r"the subset .*seed-0.json changed since .*run was begun: manifest "):
+        run.fit(["--resume", str(folder), "--trainer.max_epochs", "3"])
 
 
 def test_reading_pictures_in_counts_as_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def fit(args: list[str]) -> Run:
             return _fit(cli, None, command)
         with claimed(folder, cli.saved_config()), held(folder):
             require_room(folder, _checkpoints_size(cli))
-            record.keep_data(folder, cli.datamodule.description.name, cli.datamodule.identity)
+            record.keep_data(folder, cli.datamodule)
             return _fit(cli, None, command)
 
 
@@ -100,7 +100,7 @@ def _resume(folder: Path, args: list[str], run: str | None, command: str) -> Run
 def _continue(cli: VitCLI, command: str) -> Run:
     config, folder, model = cli.folder / CONFIG, cli.folder, cli.folder / bundle.WEIGHTS
     require_room(folder, _checkpoints_size(cli))
-    record.keep_data(folder, cli.datamodule.description.name, cli.datamodule.identity)
+    record.keep_data(folder, cli.datamodule)
     checkpoint, problem = newest_checkpoint(folder)  # none of a run stopped before its first: it starts anew
     if problem:
         print(problem)

@@ -9,10 +9,10 @@ import yaml
 
 from vit import bundle
 from vit.commandline.overlays import packaged_names
-from vit.data.catalog import Identity
+from vit.data.module import Images
 from vit.data.prints import Prints, joined
 from vit.environment import environment
-from vit.files import extend, listed, write_atomically
+from vit.files import extend, listed, sha256, write_atomically
 from vit.tasks.places import PLACES, told_without_places, without_places
 
 SITTINGS, DATA, SEEN = "fit.json", "data.json", "seen.npz"
@@ -36,26 +36,30 @@ def steps_recorded(folder: Path) -> int | None:
     return sittings[-1].get("steps") if sittings else None
 
 
-def keep_data(folder: Path, name: str, identity: Identity) -> None:
+def keep_data(folder: Path, data: Images) -> None:
     """Note in the run folder what it is trained on, before it is.
 
     The prints of its pictures to train and to validate on stay there, and are in no bundle: whoever has a picture could
     tell from them that it was used.
 
     Raises:
-        ValueError: a run that is resumed was begun on other data.
+        ValueError: a run that is resumed was begun on other data, or on another subset of them.
     """
-    manifest_hash = identity.manifest_hash
-    path, before = folder / DATA, begun_on(folder)
-    if before not in (None, manifest_hash):
-        raise ValueError(
-            f"the data {name!r} changed since {folder} was begun: manifest {before[:12]}, now {manifest_hash[:12]};"
-            " put the data back as it was, or start another run"
-        )
-    text = json.dumps({"name": name, "manifest_hash": manifest_hash}, indent=2)
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
-
-    if used := [identity.prints[split] for split in ("train", "val") if split in identity.prints]:
+    now = {
+        "name": data.description.name,
+        "manifest_hash": data.manifest_hash,
+        "subset": data.subset and sha256(Path(data.subset)),
+    }
+    before = now | _kept(folder)
+    for what, key in ((f"the data {now['name']!r}", "manifest_hash"), (f"the subset {data.subset}", "subset")):
+        if before[key] != now[key]:
+            raise ValueError(
+                f"{what} changed since {folder} was begun: manifest {str(before[key])[:12]}, now {str(now[key])[:12]};"
+                " put the data back as it was, or start another run"
+            )
+    write_atomically(folder / DATA, lambda part: part.write_text(json.dumps(now, indent=2), encoding="utf-8"))
+    prints = data.identity.prints
+    if used := [prints[split] for split in ("train", "val") if split in prints]:
         write_atomically(folder / SEEN, lambda part: _save(part, joined(used)))
 
 
@@ -76,8 +80,12 @@ def _save(path: Path, prints: Prints) -> None:
 
 def begun_on(folder: Path) -> str | None:
     """Manifest hash of the data that the run in a folder began on; None where it does not say."""
+    return _kept(folder).get("manifest_hash")
+
+
+def _kept(folder: Path) -> dict[str, Any]:
     path = folder / DATA
-    return json.loads(path.read_text(encoding="utf-8"))["manifest_hash"] if path.is_file() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def append(path: Path, folder: Path, kind: str, result: dict[str, Any]) -> None:
