@@ -3,12 +3,15 @@
 import io
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.stored import png, tiff
+from vit.data import images
 from vit.data.images import Preprocessing
 from vit.data.source import Source, readable
 
@@ -85,6 +88,21 @@ def out_of_bounds(folder: Path) -> dict[str, str]:
     return shapes | large | reasons | {"bands.tif": "got 4 bands"}
 
 
+def of_unsure_values(folder: Path) -> dict[str, str]:
+    """TIFF files that do not say what is black, or which Pillow reads as something else."""
+    grey = np.rint(RAMP * 65535).astype(np.uint16)[..., None]
+    Image.fromarray(RAMP.astype(np.float32)).save(folder / "white_first.tif", tiffinfo={262: 0})
+    (folder / "untold.tif").write_bytes(tiff(grey, None))
+    (folder / "planes.tif").write_bytes(tiff(grey.repeat(3, axis=2), 2, planar=True))
+    (folder / "plane.tif").write_bytes(tiff(grey >> 8, 0, bits=8, planar=True))
+    return {
+        "white_first.tif": "expected floats of which the lowest is black, .*: save it as .npy",
+        "untold.tif": "expected a TIFF of 16 bits to say whether its lowest value is black: save it as .npy",
+        "planes.tif": "expected bands within each pixel, got planes of 16 bits",
+        "plane.tif": "expected bands within each pixel, got planes of 8 bits",
+    }
+
+
 def bad_arrays(folder: Path) -> dict[str, str]:
     arrays = {
         "flat.npy": (np.zeros(35), r"\(h w\) or \(h w c\), got float64 \(35,\)"),
@@ -106,6 +124,7 @@ def bad_arrays(folder: Path) -> dict[str, str]:
     whole = (folder / "five.npy").read_bytes()
     (folder / "cut.npy").write_bytes(whole[:-1])
     (folder / "header.npy").write_bytes(whole[:40])
+    (folder / "torn.npy").write_bytes(whole[:10] + b"{('descr'".ljust(len(whole) - 10))  # no ValueError of numpy's
     (folder / "empty.npy").touch()
     (folder / "page.npy").write_text("<!doctype html><html>not found</html>")
     LARGE.save(folder / "picture.npy", "PNG")
@@ -117,11 +136,11 @@ def bad_arrays(folder: Path) -> dict[str, str]:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (10000, 10000)})
         file.truncate(file.tell() + 10000 * 10000)
     reasons = {name: reason for name, (_, reason) in arrays.items()} | {"large.npy": "at most 89478485 pixels"}
-    unread = ["cut.npy", "header.npy", "empty.npy", "page.npy", "picture.npy", "several.npy"]
+    unread = ["cut.npy", "header.npy", "torn.npy", "empty.npy", "page.npy", "picture.npy", "several.npy"]
     return reasons | dict.fromkeys(unread, UNREAD) | {"array.png": "none of them"}
 
 
-@pytest.mark.parametrize("make", [broken_bytes, out_of_bounds, bad_arrays])
+@pytest.mark.parametrize("make", [broken_bytes, out_of_bounds, of_unsure_values, bad_arrays])
 def test_a_bad_file_is_one_line_naming_it(tmp_path: Path, make):
     for name, reason in make(tmp_path).items():
         with pytest.raises(ValueError, match=reason) as caught:
@@ -136,6 +155,31 @@ def test_the_limit_holds_where_pillows_was_lifted(tmp_path: Path, monkeypatch: p
     for name in ("bomb.png", "large.png", "large.gif", "large.bmp"):
         with pytest.raises(ValueError, match=reasons[name]):
             RGB(tmp_path / name)
+
+
+@pytest.mark.parametrize("bands", [2, 3, 4])
+def test_several_bands_of_16_bits_have_no_other_range(tmp_path: Path, bands: int):
+    values = np.random.default_rng(0).integers(0, 4096, (5, 7, bands), dtype=np.uint16)
+    contents = {"a.png": png(values)} | ({"a.tif": tiff(values, {3: 2, 4: 5}[bands])} if bands > 2 else {})
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        twelve, own = (replace(RGB, value_range=(0, top)) for top in (4095, 65535))
+        message = rf"{name}: .*expected one band of 16 bits where .* got [34] .* 0..65535 alone: leave out --data.value"
+        with pytest.raises(ValueError, match=message):
+            twelve.pixels(tmp_path / name)
+        with Image.open(tmp_path / name) as image, pytest.raises(ValueError, match="expected one band of 16 bits"):
+            twelve.pixels(image)
+        assert np.array_equal(own.pixels(tmp_path / name), RGB.pixels(tmp_path / name))
+
+
+def test_memory_that_ran_out_is_not_the_files_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(images, "standard", full)
+    LARGE.save(tmp_path / "0.png")
+    with pytest.raises(MemoryError):
+        readable(Source([tmp_path / "0.png"], np.zeros(1, int)), RGB, np.arange(1))
 
 
 def test_these_are_more_than_forty(tmp_path: Path):

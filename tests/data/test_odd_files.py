@@ -1,12 +1,14 @@
 """Odd files through the decode policy: exact pixels."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.stored import png, tiff
 from vit.data.images import Preprocessing
 
 GREY = Preprocessing((5, 7), 1, (0.5,), (0.5,))
@@ -101,6 +103,36 @@ def numbers(folder: Path) -> Expected:
     return expected | {"float_one.tif": shades, "half_float_one.npy": shades, "dim.tif": (64, 64, 64)}
 
 
+def deep(folder: Path) -> Expected:
+    """12 bits, 16 of which 0 is white, and 16 of several bands, of which the first 8 are read."""
+    twelve, sixteen = (np.rint(RAMP * top).astype(np.uint16)[..., None] for top in (4095, 65535))
+    (folder / "12.tif").write_bytes(tiff(twelve, 1, bits=12))
+    for name, first in (("white_first", 0), ("black_first", 1)):
+        (folder / f"{name}.tif").write_bytes(tiff(sixteen, first))
+        turned = Image.open(folder / f"{name}.tif").transpose(UNDO[6])
+        turned.save(folder / f"{name}_turned.tif", tiffinfo={262: first, 274: 6})
+    Image.fromarray(255 - NOISE[..., 0]).save(folder / "white_first_8.tif", tiffinfo={262: 0})
+    colours = np.random.default_rng(1).integers(0, 65536, (5, 7, 4), dtype=np.uint16)
+    (folder / "rgb_16.png").write_bytes(png(colours[..., :3]))
+    (folder / "rgb_16.tif").write_bytes(tiff(colours[..., :3], 2))
+    (folder / "grey_alpha_16.png").write_bytes(png(np.concatenate([sixteen, np.full_like(sixteen, 65535)], 2)))
+    (folder / "cmyk_16.tif").write_bytes(tiff(np.full((5, 7, 4), [0, 65535, 65535, 0], np.uint16), 5))
+    negative = np.rint((65535 - sixteen.astype(int)) * (255 / 65535)).astype(np.uint8).repeat(3, axis=2)
+    high = (colours[..., :3] >> 8).astype(np.uint8)
+    return {
+        "12.tif": scaled(4095),
+        "white_first.tif": negative,
+        "white_first_turned.tif": negative,
+        "black_first.tif": scaled(65535),
+        "black_first_turned.tif": scaled(65535),
+        "white_first_8.tif": (255 - NOISE[..., :1]).repeat(3, axis=2),
+        "rgb_16.png": high,
+        "rgb_16.tif": high,
+        "grey_alpha_16.png": (sixteen >> 8).astype(np.uint8).repeat(3, axis=2),
+        "cmyk_16.tif": (255, 0, 0),
+    }
+
+
 def orientations(folder: Path) -> Expected:
     for orientation in range(1, 9):
         exif = Image.Exif()
@@ -108,10 +140,13 @@ def orientations(folder: Path) -> Expected:
         upright = Image.fromarray(NOISE)
         stored = upright.transpose(UNDO[orientation]) if orientation in UNDO else upright
         stored.save(folder / f"exif{orientation}.png", exif=exif)
+        stored.convert("L").save(folder / f"tag{orientation}.tif", tiffinfo={274: orientation})
     exif = Image.Exif()
     exif[0x0112] = 9
     Image.fromarray(NOISE).save(folder / "exif9.png", exif=exif)
-    return {f"exif{orientation}.png": NOISE for orientation in range(1, 10)}
+    grey = np.asarray(Image.fromarray(NOISE).convert("L"))[..., None].repeat(3, axis=2)
+    turned: Expected = {f"tag{orientation}.tif": grey for orientation in range(1, 9)}
+    return turned | {f"exif{orientation}.png": NOISE for orientation in range(1, 10)}
 
 
 def animations(folder: Path) -> Expected:
@@ -123,13 +158,24 @@ def animations(folder: Path) -> Expected:
     return dict.fromkeys((*names, "frames.webp"), (255, 0, 0))
 
 
-@pytest.mark.parametrize("make", [kinds, modes, numbers, orientations])
+@pytest.mark.parametrize("make", [kinds, modes, numbers, deep, orientations])
 def test_odd_files_have_exact_pixels(tmp_path: Path, make):
     for name, expected in make(tmp_path).items():
         pixels = RGB.pixels(tmp_path / name)
         assert pixels.shape == (5, 7, 3) and pixels.dtype == np.uint8
         assert (pixels == expected).all(), (name, pixels[:, :, 0], expected)
         assert GREY.pixels(tmp_path / name).shape == (5, 7, 1)
+
+
+def test_a_given_range_holds_for_12_bits_and_where_0_is_white(tmp_path: Path):
+    values = np.rint(RAMP * 2000).astype(np.uint16)[..., None]
+    (tmp_path / "12.tif").write_bytes(tiff(values, 1, bits=12))
+    (tmp_path / "white_first.tif").write_bytes(tiff(values, 0))
+    given = replace(RGB, value_range=(0, 2000))
+    assert (given.pixels(tmp_path / "12.tif") == scaled(2000)).all()
+    assert (given.pixels(tmp_path / "white_first.tif") == 255 - scaled(2000)).all()
+    with Image.open(tmp_path / "white_first.tif") as image:  # a file that was opened is one
+        assert (given.pixels(image) == 255 - scaled(2000)).all()
 
 
 def test_an_animation_gives_its_first_frame_and_one_warning(tmp_path: Path):

@@ -4,7 +4,8 @@ The same code trains, tests and predicts.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from numpy.lib.format import open_memmap
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
+
+from vit.data.depth import Range, check_stored, eight_bits, is_wide, shades
 
 Picture = Image.Image | np.ndarray | str | Path
 Bands = tuple[Image.Image, ...]  # 8-bit pictures of one size, whose channels one after another are those wanted
 Box = tuple[float, float, float, float]  # left, top, right, bottom
-Range = tuple[float, float]  # the values that become black and white
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # everything else Pillow can open is attack surface
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".npy"})
 MIN_SIDE, MAX_ASPECT = 2, 50
@@ -47,29 +49,31 @@ def decode(
         ValueError: not a picture of `FORMATS`, cut off, too large or of extreme shape; the message names the file.
     """
     animated = False
-    try:
+    with _naming(path):
         if Path(path).suffix.lower() == ".npy":
-            bands, box = (
-                _from_array(open_memmap(path, mode="r"), channels, value_range),
-                None,
-            )  # refuses pickled objects
+            bands, box = _from_array(open_memmap(path, mode="r"), channels, value_range), None
         else:
-            with Image.open(path, formats=FORMATS) as image:
+            # By its name Pillow would map plain grey of a TIFF into memory, and scramble one that a tag turns.
+            with Path(path).open("rb") as file, Image.open(file, formats=FORMATS) as image:
                 _check_shape(*image.size)
-                _check_samples(image)
+                check_stored(image, value_range)
                 # What lies behind an MPO's first picture is its preview or other eye.
                 animated = image.format != "MPO" and getattr(image, "is_animated", False)
                 box = None if img_size is None else _draft(image, *img_size)
                 bands = standard(image, channels, value_range)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise ValueError(f"{path}: expected at most {MAX_PIXELS} pixels, the file declares more") from None
-    except Image.UnidentifiedImageError:
-        raise ValueError(f"{path}: expected a picture ({', '.join(FORMATS)}), the file is none of them") from None
-    except Exception as error:  # broken bytes raise anything from OSError to struct.error, depending on the decoder
-        raise ValueError(f"{path}: cannot be read as a picture: {error}") from error
     if animated:
         warnings.warn(f"{path}: has several frames, only the first one is used", stacklevel=2)
     return bands if img_size is None else tuple(cover(band, *img_size, box) for band in bands)
+
+
+def mapped(path: str | Path) -> np.ndarray:
+    """The array of a `.npy` file, of which no value is read yet.
+
+    Raises:
+        ValueError: it is damaged or holds no numbers; the message names the file.
+    """
+    with _naming(path):
+        return open_memmap(path, mode="r")  # refuses pickled objects
 
 
 def standard(image: Image.Image, channels: int, value_range: Range | None = None) -> Bands:
@@ -77,16 +81,16 @@ def standard(image: Image.Image, channels: int, value_range: Range | None = None
 
     EXIF orientation is applied; transparency is laid over white, or is the fourth of 4 channels, opaque where the
     picture has none; CMYK, palette and 1-bit pictures are converted without a colour profile; grey of more than 8 bits
-    is scaled from ``value_range``, or from 0..65535 of 16 bits and 0..1 of floats; 32-bit whole numbers have no other.
+    is scaled from ``value_range``, or from 0..65535 of 16 bits, 0..4095 of 12 and 0..1 of floats; 32-bit whole numbers
+    have no other. Where a TIFF says that 0 is white, it becomes white.
 
     Raises:
         ValueError: another number of channels, grey values beyond the range, or no range for them.
     """
     if channels not in MODES:
         raise ValueError(f"expected an array (.npy) of {channels} channels, pictures have 1, 3 or 4")
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(_eight_bits(np.asarray(image), value_range))
+    upright = ImageOps.exif_transpose(image)
+    image = Image.fromarray(shades(image, upright, value_range)) if is_wide(upright) else upright
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if channels < 4:
@@ -115,8 +119,9 @@ class Preprocessing:
         channels: 1 (grey), 3 (RGB), 4 (RGB and alpha), or any number up to `MAX_CHANNELS` for arrays.
         mean: Per channel, of values in 0..1.
         std: Per channel, of values in 0..1.
-        value_range: Values of black and white where pictures have more than 8 bits; None is 0..65535 of 16 bits, 0..1
-            of floats, and an error of wider whole numbers, which could be anything.
+        value_range: Values of black and white where pictures have more than 8 bits; None is 0..65535 of 16 bits,
+            0..4095 of 12, 0..1 of floats, and an error of wider whole numbers, which could be anything. Pillow reads
+            colours of 16 bits from 0..65535: with another range they are an error.
     """
 
     img_size: tuple[int, int]
@@ -154,6 +159,7 @@ class Preprocessing:
             bands = _from_array(picture, self.channels, self.value_range)
         elif isinstance(picture, Image.Image):
             _check_shape(*picture.size)
+            check_stored(picture, self.value_range)
             bands = standard(picture, self.channels, self.value_range)
         else:
             bands = decode(picture, self.channels, self.img_size, self.value_range)
@@ -181,6 +187,21 @@ class Preprocessing:
         )
 
 
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Makes whatever goes wrong with a file one ValueError that names it."""
+    try:
+        yield
+    except MemoryError:  # says nothing of the file
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise ValueError(f"{path}: expected at most {MAX_PIXELS} pixels, the file declares more") from None
+    except Image.UnidentifiedImageError:
+        raise ValueError(f"{path}: expected a picture ({', '.join(FORMATS)}), the file is none of them") from None
+    except Exception as error:  # broken bytes raise anything from OSError to struct.error, depending on the decoder
+        raise ValueError(f"{path}: cannot be read as a picture: {error}") from error
+
+
 def _check_shape(width: int, height: int, channels: int = 1) -> None:
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
         raise ValueError(
@@ -190,14 +211,6 @@ def _check_shape(width: int, height: int, channels: int = 1) -> None:
         raise ValueError(
             f"expected at most {MAX_PIXELS} pixels of up to 4 channels, got {width}x{height} of {channels}"
         )
-
-
-def _check_samples(image: Image.Image) -> None:
-    """Pillow reads the first bands of a TIFF and drops those it has no name for."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        samples = image.tag_v2.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
-        if samples > len(image.getbands()):
-            raise ValueError(f"expected grey, RGB or CMYK, with alpha or not; got {samples} bands: save them as .npy")
 
 
 def _draft(image: Image.Image, height: int, width: int) -> Box | None:
@@ -226,22 +239,7 @@ def _from_array(array: np.ndarray, channels: int, value_range: Range | None) -> 
     if given != channels and not {given, channels} <= MODES.keys():
         raise ValueError(f"expected an array of {channels} channels, got {given}: {array.shape}")
     _check_shape(array.shape[1], array.shape[0], given)
-    pixels = _eight_bits(array, value_range)
+    pixels = eight_bits(array, value_range)
     if given in MODES:
         return standard(Image.fromarray(pixels.reshape(array.shape[:2]) if given == 1 else pixels), channels)
     return tuple(Image.fromarray(pixels[..., channel]) for channel in range(channels))
-
-
-def _eight_bits(values: np.ndarray, value_range: Range | None) -> UInt8[np.ndarray, "..."]:
-    """Linear, and the same for every picture of a kind: never stretched to its own values, nor guessed from them."""
-    kind = values.dtype
-    if kind == np.uint8:
-        return values
-    hint = "--data.value_range [0,255] (or [0,4095], ...) names the values of black and white"
-    if value_range is None and kind.kind != "f" and kind.itemsize > 2:
-        raise ValueError(f"expected a range for {kind} values, which could be anything: {hint}")
-    black, white = value_range or (0.0, 1.0 if kind.kind == "f" else 2.0 ** (8 * kind.itemsize) - 1)
-    low, high = float(values.min()), float(values.max())
-    if not black <= low <= high <= white:
-        raise ValueError(f"expected {kind} values within {black:g}..{white:g}, got {low:g}..{high:g}: {hint}")
-    return np.rint((values.astype(np.float64) - black) * (255 / (white - black))).astype(np.uint8)
