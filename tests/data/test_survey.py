@@ -89,6 +89,16 @@ def test_what_cannot_be_read_is_named(root: Path):
     assert bad.name == "train/c/0.png" and bad.error.startswith("expected a picture (JPEG, ") and not bad.pixels
 
 
+def test_a_damaged_array_is_named_as_decoding_names_it(tmp_path: Path):
+    for name in ("a/0", "a/1", "b/0", "b/1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / name, np.ones((4, 5)))
+    whole = (tmp_path / "a" / "0.npy").read_bytes()
+    (tmp_path / "a" / "0.npy").write_bytes(whole[:10] + b"{('descr'".ljust(len(whole) - 10))
+    (bad,) = surveyed(tmp_path)[0].unreadable
+    assert bad.name == "a/0.npy" and bad.error.startswith("cannot be read as a picture: ")
+
+
 def test_an_array_is_read_as_training_reads_it(tmp_path: Path):
     arrays = {"a/0": np.ones((4, 5, 7)), "a/1": np.zeros(5), "b/0": np.zeros((4, 5)), "b/1": -np.ones((4, 5, 7))}
     for name, array in arrays.items():
@@ -127,6 +137,21 @@ def test_what_train_has_twice_may_be_validated_on_unless_pictures_for_that_came(
     found, _ = surveyed(root)
     assert [[picture.name for picture in group] for group in found.divisible] == [["train/b/0.png", "train/b/9.bmp"]]
     assert not replace(found, splits=("train", "val", "test")).divisible
+
+
+def test_what_a_group_has_twice_is_not_divided(tmp_path: Path):
+    lines = ["path,label,split,group"]
+    train = [("a", "train", 9, "p"), ("b", "train", 9, "p"), ("a", "train", 7, "q"), ("b", "train", 7, "r")]
+    for number, (label, split, colour, group) in enumerate([*train, ("a", "test", 3, "s"), ("b", "test", 4, "s")]):
+        picture(tmp_path / f"{number}.png", colour)
+        lines.append(f"{number}.png,{label},{split},{group}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    listing = catalog.LAYOUTS["csv"](str(tmp_path))
+    with workers(listing.splits) as pool:
+        seen = look_at(listing.splits, listing.root, lambda: None, pool)
+    found = Survey("mine", listing.classes, tuple(listing.splits), seen, {})
+    assert len(found.duplicates) == 2
+    assert [[picture.name for picture in group] for group in found.divisible] == [["2.png", "3.png"]]
 
 
 def test_orientation_is_part_of_the_picture_and_size_of_the_file(tmp_path: Path):

@@ -122,3 +122,9 @@ def test_of_several_tables_one_has_to_be_named(tmp_path: Path):
     (tmp_path / "more.csv").write_text("path,label\n")
     with pytest.raises(ValueError, match=r"found the tables labels.csv, more.csv: --data.root names one"):
         find(tmp_path)
+
+
+def test_another_table_with_an_endless_field_is_passed_over(tmp_path: Path):
+    path = table(tmp_path, "1.png,a", "2.png,b")
+    (tmp_path / "another.csv").write_text("x" * 200_000 + ",y\n")
+    assert find(tmp_path) == path

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from PIL import Image
 
-from vit.data.images import FORMATS, Preprocessing, Range, decode
+from vit.data.images import FORMATS, Preprocessing, Range, decode, mapped
 from vit.data.listing import name_of
 from vit.data.source import Source
 
@@ -30,13 +29,15 @@ MANY = 2000  # files for which processes are worth starting
 class Seen(NamedTuple):
     """One picture and what opening it told.
 
-    ``size`` is width and height as stored, ``mode`` Pillow's or the type of an array, ``file`` and ``pixels`` hashes of
-    the bytes and of the upright picture; where that could not be read, ``error`` says why and ``pixels`` is "".
+    ``group`` is "" where the set has none, ``size`` width and height as stored, ``mode`` Pillow's or the type of an
+    array, ``file`` and ``pixels`` hashes of the bytes and of the upright picture; where that could not be read,
+    ``error`` says why and ``pixels`` is "".
     """
 
     split: str
     name: str
     label: int
+    group: str = ""
     size: tuple[int, int] = (0, 0)
     mode: str = ""
     file: str = ""
@@ -87,11 +88,11 @@ class Survey:
 
     @property
     def divisible(self) -> list[tuple[Seen, ...]]:
-        """Duplicates within train where validation is held out of it: they may come to lie on both sides."""
+        """Duplicates within train, not within a group, where validation is held out: they may lie on both sides."""
         if "val" in self.splits:
             return []
         inside = [tuple(picture for picture in group if picture.split == "train") for group in self.duplicates]
-        return [group for group in inside if len(group) > 1]
+        return [group for group in inside if len({picture.group or picture.name for picture in group}) > 1]
 
     @property
     def leaks(self) -> list[tuple[Seen, ...]]:
@@ -187,9 +188,10 @@ def _chunks(splits: Mapping[str, Source], root: Path) -> Iterator[list[tuple[See
     for split, source in splits.items():
         pictures, labels = source.pictures, source.labels.tolist()
         assert isinstance(pictures, np.ndarray | list), "what is stored is files or an array"
+        groups = [""] * len(source) if source.groups is None else source.groups.tolist()
         for start in range(0, len(source), AHEAD):
             places = range(start, min(start + AHEAD, len(source)))
-            yield [(Seen(split, name_of(pictures[i], i, root), labels[i]), pictures[i]) for i in places]
+            yield [(Seen(split, name_of(pictures[i], i, root), labels[i], groups[i]), pictures[i]) for i in places]
 
 
 def _look(seen: Seen, picture: Path | np.ndarray, value_range: Range | None) -> Seen:
@@ -230,7 +232,7 @@ def _array(seen: Seen, picture: np.ndarray) -> Seen:
 def _file(seen: Seen, path: Path, value_range: Range | None) -> Seen:
     content = path.read_bytes()
     if path.suffix.lower() == ".npy":
-        array = open_memmap(path, mode="r")  # only of an array's file: never runs what a file holds
+        array = mapped(path)
         decode(path, _channels(array), value_range=value_range)
         return _array(seen, array)._replace(file=hashlib.sha256(content).hexdigest())
     (image,) = decode(path, 3, value_range=value_range)

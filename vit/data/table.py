@@ -89,7 +89,10 @@ def scan(root: str | Path) -> Listing:
 
 def _columns(path: Path) -> list[str]:
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        return next(csv.reader(file), [])
+        try:
+            return next(csv.reader(file), [])
+        except csv.Error:  # of a field that is longer than any of ours: another's file
+            return []
 
 
 def _rows(path: Path) -> Iterator[Row]:
