@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -277,6 +278,24 @@ def test_bad_pictures_end_the_run_or_are_left_out_and_named(tmp_path: Path):
     skipped = [f"{path.relative_to(root)}: expected a picture" for path in bad]
     assert [problem.partition(" (")[0] for problem in data.splits.skipped] == skipped
     assert data.num_train == len(train.index) and data.steps_per_epoch == 1
+
+
+def test_a_file_that_may_not_be_read_is_left_out_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root, opened = coloured(tmp_path), Path.open
+    closed = Images(root=str(root), img_size=8).splits._carved[0].pictures[3]
+
+    def refusing(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == closed:
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *arguments, **options)
+
+    whole = Images(root=str(root), img_size=8).manifest_hash
+    monkeypatch.setattr(Path, "open", refusing)
+    data = Images(root=str(root), img_size=8, bad_images="skip")
+    assert data.manifest_hash != whole
+    with pytest.warns(UserWarning, match=r"left out: .*cannot be read as a picture: .*Permission denied"):
+        data.setup("fit")
+    assert len(data.splits.skipped) == 1
 
 
 def test_what_is_left_out_of_arrays_is_named_by_its_place(tmp_path: Path):

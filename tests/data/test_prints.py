@@ -33,6 +33,21 @@ def test_files_are_known_by_their_content_alone(tmp_path: Path) -> None:
     assert joined([second, first]).among(second).tolist() == [0, 1, 2, 4, 6]
 
 
+def test_a_file_that_cannot_be_read_is_known_by_its_name_and_the_error(tmp_path: Path) -> None:
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "there.jpg").write_bytes(b"x")
+        (tmp_path / folder / "gone.jpg").symlink_to(tmp_path / "nowhere")
+        (tmp_path / folder / "lost.jpg").symlink_to(tmp_path / "nowhere")
+        (tmp_path / folder / "folder.jpg").mkdir()
+    names = ["there.jpg", "gone.jpg", "lost.jpg", "folder.jpg"]
+    one, other = (contents([tmp_path / folder / name for name in names]) for folder in ("one", "other"))
+    assert one == other and len(set(one)) == 4
+    (tmp_path / "other" / "gone.jpg").unlink()
+    (tmp_path / "other" / "gone.jpg").mkdir()
+    assert contents([tmp_path / "other" / "gone.jpg"]) != one[1:2]
+
+
 def test_arrays_are_known_by_their_values() -> None:
     pictures = np.arange(5 * 2 * 3, dtype=np.uint8).reshape(5, 2, 3)
     assert Prints.of_arrays(pictures[::-1]).among(Prints.of_arrays(pictures[1:3])).tolist() == [2, 3]

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vit.data.ahead import ahead
+
 ENDS = 2**15  # bytes of a large file's beginning and of its end that identify it, where its pixels are compressed
 PLAIN = frozenset({".npy", ".bmp", ".tif", ".tiff"})  # may hold pixels as they are: one can change and nothing else
 
@@ -40,13 +42,21 @@ def joined(prints: Sequence[Prints]) -> Prints:
 def contents(paths: Sequence[Path]) -> list[bytes]:
     """Of each file a SHA-256 of its size and its bytes: all of a small or `PLAIN` one, else the `ENDS`.
 
-    There a change of compressed pixels shows.
+    There a change of compressed pixels shows. One that cannot be read, which decoding names, is known by its name and
+    the error.
     """
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(_content, paths))
+        return list(ahead(pool, _content, paths))
 
 
 def _content(path: Path) -> bytes:
+    try:
+        return _digest(path)
+    except OSError as error:
+        return hashlib.sha256(f"{type(error).__name__} ".encode() + os.fsencode(path.name)).digest()
+
+
+def _digest(path: Path) -> bytes:
     with path.open("rb", buffering=0) as file:
         head = file.read(2 * ENDS)
         size = os.fstat(file.fileno()).st_size

@@ -16,6 +16,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vit.data.ahead import ahead
 from vit.data.images import Preprocessing
 from vit.data.order import Request
 from vit.data.scenes import Scenes
@@ -112,7 +113,7 @@ def fitted(
             pictures[place] = _generated(whole, positions[place], preprocessing)
     else:  # Pillow decodes and resizes without holding the interpreter lock
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            decoded = pool.map(preprocessing.pixels, (whole[position] for position in positions.tolist()))
+            decoded = ahead(pool, lambda position: preprocessing.pixels(whole[position]), positions.tolist())
             for row, pixels in enumerate(decoded):
                 pictures[row] = pixels
     return replace(source, pictures=pictures if len(positions) == len(source) else Some(pictures, positions))
@@ -136,7 +137,7 @@ def readable(source: Source, preprocessing: Preprocessing, samples: np.ndarray) 
 
     console = Console(file=sys.stderr)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(problem, samples.tolist())
+        found = ahead(pool, problem, samples.tolist())
         unseen = not console.is_terminal
         found = track(found, "reading pictures", len(samples), console=console, transient=True, disable=unseen)
         problems = list(found)
