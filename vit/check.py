@@ -158,7 +158,7 @@ def _samples(data: str, found: Survey, value_range: Range | None) -> Figure:
     dataset, root, _ = _place(data)
     source = catalog.load(dataset, root, "train")
     assert source is not None, "every set has one to train on"
-    bad = {picture.name for picture in found.unreadable}
+    bad = {picture.name for picture in found.unreadable if picture.split == "train"}
     train = [picture for picture in found.seen if picture.split == "train"]
     pictures, titles = [], []
     for label, name in enumerate(found.classes[:MOST_CLASSES]):

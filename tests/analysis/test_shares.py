@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.analysis.nets import share_matrix
-from vit.analysis.shares import effective_rank, self_first, self_share
+from vit.analysis.shares import effective_rank, head_distance, self_first, self_share
 
 
 def test_rank_of_uniform_attention_is_one_and_of_permutations_all():
@@ -33,3 +33,11 @@ def test_over_samples_and_heads_as_in_a_loop():
         first = [matrix[b, head, i].argmax() == i for b in range(2) for i in range(5)]
         assert self_share(matrix)[head].item() == pytest.approx(sum(own).item() / 10)
         assert self_first(matrix)[head].item() == pytest.approx(sum(first) / 10)
+
+
+def test_heads_are_as_far_apart_as_their_rows():
+    one, two, both = torch.eye(3), torch.eye(3).roll(1, 1), (torch.eye(3) + torch.eye(3).roll(1, 1)) / 2
+    found = head_distance(torch.stack((one, two, both)).expand(2, -1, -1, -1))
+    assert found.tolist() == pytest.approx([(1 + 0.5) / 2, (1 + 0.5) / 2, 0.5])
+    assert head_distance(torch.stack((one, one))[None]).tolist() == [0, 0]
+    assert head_distance(one[None, None]).tolist() == [0]

@@ -154,6 +154,17 @@ def test_what_a_group_has_twice_is_not_divided(tmp_path: Path):
     assert [[picture.name for picture in group] for group in found.divisible] == [["2.png", "3.png"]]
 
 
+def test_arrays_without_a_test_split_are_named_by_their_rows(tmp_path: Path):
+    images = np.arange(20, dtype=np.uint8).reshape(20, 1, 1).repeat(5, axis=1)
+    np.savez(tmp_path / "x.npz", train_images=images, train_labels=np.arange(20) % 2)
+    listing = catalog.LAYOUTS["npz"](str(tmp_path / "x.npz"))
+    with workers(listing.splits) as pool:
+        seen = look_at(listing.splits, tmp_path, lambda: None, pool)
+    assert {picture.split for picture in seen} == {"train", "test"}
+    assert sorted(picture.name for picture in seen) == sorted(f"#{row}" for row in range(20))
+    assert all(picture.label == int(picture.name[1:]) % 2 for picture in seen)
+
+
 def test_orientation_is_part_of_the_picture_and_size_of_the_file(tmp_path: Path):
     pixels = np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8)
     for name, degrees in (("a", 0), ("b", 90)):

@@ -28,3 +28,13 @@ def self_first(matrix: Matrix) -> PerHead:
     own = matrix.diagonal(dim1=-2, dim2=-1)
     others = matrix - torch.diag_embed(torch.full_like(own, torch.inf))
     return (own > others.amax(dim=-1)).to(torch.float64).mean(dim=(0, 2))
+
+
+def head_distance(matrix: Matrix) -> PerHead:
+    """Total variation distance of a head's rows to those of the others, mean over tokens, samples and heads.
+
+    0 where all heads attend alike, 1 where no two attend to the same token; 0 of a single head.
+    """
+    heads = matrix.shape[1]
+    apart = (matrix[:, :, None] - matrix[:, None]).abs().sum(dim=-1).mean(dim=(0, 3)) / 2
+    return apart.sum(dim=1) / max(1, heads - 1)

@@ -191,7 +191,9 @@ def _chunks(splits: Mapping[str, Source], root: Path) -> Iterator[list[tuple[See
         groups = [""] * len(source) if source.groups is None else source.groups.tolist()
         for start in range(0, len(source), AHEAD):
             places = range(start, min(start + AHEAD, len(source)))
-            yield [(Seen(split, name_of(pictures[i], i, root), labels[i], groups[i]), pictures[i]) for i in places]
+            names = [name_of(pictures[i], source.row(i), root) for i in places]
+            looked = (Seen(split, name, labels[i], groups[i]) for name, i in zip(names, places, strict=True))
+            yield list(zip(looked, (pictures[i] for i in places), strict=True))
 
 
 def _look(seen: Seen, picture: Path | np.ndarray, value_range: Range | None) -> Seen:
