@@ -192,8 +192,7 @@ def _chunks(splits: Mapping[str, Source], root: Path) -> Iterator[list[tuple[See
         for start in range(0, len(source), AHEAD):
             places = range(start, min(start + AHEAD, len(source)))
             names = [name_of(pictures[i], source.row(i), root) for i in places]
-            looked = (Seen(split, name, labels[i], groups[i]) for name, i in zip(names, places, strict=True))
-            yield list(zip(looked, (pictures[i] for i in places), strict=True))
+            yield [(Seen(split, names[i - start], labels[i], groups[i]), pictures[i]) for i in places]
 
 
 def _look(seen: Seen, picture: Path | np.ndarray, value_range: Range | None) -> Seen:
@@ -234,8 +233,7 @@ def _array(seen: Seen, picture: np.ndarray) -> Seen:
 def _file(seen: Seen, path: Path, value_range: Range | None) -> Seen:
     content = path.read_bytes()
     if path.suffix.lower() == ".npy":
-        array = mapped(path)
-        decode(path, _channels(array), value_range=value_range)
+        decode(path, _channels(array := mapped(path)), value_range=value_range)
         return _array(seen, array)._replace(file=hashlib.sha256(content).hexdigest())
     (image,) = decode(path, 3, value_range=value_range)
     with Image.open(path, formats=FORMATS) as header:
