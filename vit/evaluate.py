@@ -16,11 +16,9 @@ from vit.commandline.options import VitCLI
 from vit.commandline.overlays import resolve
 from vit.commandline.predictions import Predicted, check_format, included_of, predicted, top_k_of, write
 from vit.commandline.quiet import quiet
+from vit.commandline.testable import check_classes, check_other, check_splits
 from vit.commandline.trained import Trained, open_trained
 from vit.data import catalog
-from vit.data.listing import shown
-from vit.data.module import Images
-from vit.data.prints import Prints, joined
 from vit.data.source import Batch
 from vit.files import write_atomically
 from vit.models.pretraining import refuse_pretrained
@@ -146,11 +144,11 @@ def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]
         raise ValueError(f"the model takes pictures of {own.channels} channels, got {now.channels}")
     cli.datamodule.preprocessing = replace(own, img_size=size, value_range=values)
     if command != "predict":
-        _check_classes(trained.classes, cli.datamodule.classes)
+        check_classes(trained.classes, cli.datamodule.classes)
     if command != "predict" and (own_data or trained.manifest_hash == cli.datamodule.manifest_hash):
-        _check_splits(trained, cli)
+        check_splits(trained, cli)
     elif command == "test":
-        _check_other(trained, cli.datamodule)
+        check_other(trained, cli.datamodule)
     return cli, trained
 
 
@@ -184,74 +182,3 @@ def _results_folder(trained: Trained, config: Any, own_data: bool, resized: bool
     whole = limit is None or (isinstance(limit, float) and limit == 1.0)  # the integer 1 is one batch
     parts += [] if whole and not trainer.fast_dev_run else ["part"]
     return trained.folder / "-".join(["test", *parts]) if parts else trained.folder
-
-
-def _check_splits(trained: Trained, cli: VitCLI) -> None:
-    """Refuse splits drawn anew from the data the model was trained on: they would hold pictures it has seen."""
-    fit_data = trained.config.get("data", {})
-    drawn_by = {
-        "seed_everything": (trained.config.get("seed_everything"), cli.config.seed_everything),
-        "data.val_fraction": (fit_data.get("val_fraction"), cli.config.data.val_fraction),
-    }
-    for option, (then, now) in drawn_by.items():
-        if cli.command == "validate" and then is not None and then != now:
-            raise ValueError(f"{option} {now} would draw another validation split than the run's {then}")
-    if trained.manifest_hash not in (None, cli.datamodule.manifest_hash):
-        name = cli.datamodule.description.name
-        raise ValueError(
-            f"the data {name!r} changed since the model was trained on it: splits drawn anew would hold pictures it "
-            "has seen; put the data back as it was, or name other pictures with --data.root"
-        )
-
-
-def _check_other(trained: Trained, data: Images) -> None:
-    """Of data without splits, which the model was not trained on, all is tested; of no data what it has seen.
-
-    Which files it has seen a run's folder knows, a bundle does not: then it is said that this is not known.
-
-    Raises:
-        ValueError: pictures that the model was trained or validated on, or nothing to test on but a split drawn anew.
-    """
-    source = catalog.load(data.dataset, data.root, "test")
-    if source is not None and source.drawn:
-        if catalog.load(data.dataset, data.root, "val") is not None:
-            raise ValueError(
-                f"{data.root} is not the data the model was trained on and has no test split of its own, but others: "
-                "name the pictures to test on by a folder test/ beside train/ (test_images in npz, a split in csv)"
-            )
-        data.whole = True
-    seen, prints = record.seen_by(trained.folder), data.identity.prints
-    tested = joined([prints["train"], prints["test"]]) if data.whole else prints.get("test")
-    told = "whether it has seen some of them is not known"
-    if seen is not None and tested is not None and seen.kind == tested.kind:
-        _refuse_seen(tested, seen, data)
-        told = "none of them is among its training or validation data"
-        if any(_started_from(trained.config)):
-            told += "; what its start or its teacher has seen is not known"
-    if data.whole:
-        print(f"{data.root} is not the data the model was trained on, and has no splits: all is tested; {told}")
-
-
-def _started_from(config: dict[str, Any]) -> list[Any]:
-    options = config.get("model", {}).get("init_args", {})
-    return [options.get("init_from"), options.get("teacher")]
-
-
-def _refuse_seen(tested: Prints, seen: Prints, data: Images) -> None:
-    if len(places := tested.among(seen)):
-        names = shown(data.splits.names(places, "test"), 3)
-        raise ValueError(
-            f"{len(places)} of the {len(tested.values)} pictures to test on of {data.root or data.dataset} are among "
-            f"the model's training and validation data: {names}; take them out"
-        )
-
-
-def _check_classes(expected: tuple[str, ...], came: tuple[str, ...]) -> None:
-    if expected == came:
-        return
-    unknown = [name for name in came if name not in expected]
-    absent = [name for name in expected if name not in came]
-    differing = "they come in another order"
-    if unknown or absent:
-        differing = f"the model does not know {unknown[0]!r}" if unknown else f"the data lacks {absent[0]!r}"
-    raise ValueError(f"the data's {len(came)} classes are not the model's {len(expected)}: {differing}")
