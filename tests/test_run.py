@@ -10,7 +10,9 @@ import signal
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
 import yaml
@@ -29,7 +31,9 @@ from vit.commandline.trained import open_trained
 from vit.data.module import Images
 from vit.data.splits import Splits
 from vit.experiments.runner import write_subsets
+from vit.tasks.checkpoint import load_checkpoint
 from vit.tasks.classify import Classifier
+from vit.tasks.ema import EMA
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -151,6 +155,31 @@ def test_ctrl_c_is_passed_on_and_stays_usable(tmp_path: Path, monkeypatch) -> No
     with pytest.raises(KeyboardInterrupt, match=r"vit fit --resume .*run` continues"):
         run.fit([*TINY, "--run", str(tmp_path / "run")])
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.parametrize("step", [1, 3])  # before the first checkpoint; before the first validation
+def test_ctrl_c_within_a_step_waits_for_its_end(step: int, finished: Path, tmp_path: Path, monkeypatch) -> None:
+    """Elsewhere the weights are half a step ahead of their average and of the loops."""
+    folder, average = tmp_path / "run", EMA.on_train_batch_end
+
+    def typed(self: EMA, trainer: L.Trainer, *args: Any) -> None:
+        if trainer.global_step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        average(self, trainer, *args)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by tests in the background
+    try:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match=r"vit fit --resume .*run` continu"):
+            patch.setattr(EMA, "on_train_batch_end", typed)
+            run.fit([*TINY, "--run", str(folder)])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert load_checkpoint(folder / "checkpoints/last.ckpt")["global_step"] == step
+    run.fit(["--resume", str(folder)])
+    first, second = weights(finished), weights(folder)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert [row["step"] for row in rows(folder)] == [row["step"] for row in rows(finished)]
 
 
 def test_resume_trains_on(folder: Path) -> None:

@@ -156,8 +156,9 @@ def _checkpoints_size(cli: VitCLI) -> int:
 
 def _fit(cli: VitCLI, checkpoint: Path | None, command: str) -> Run:
     trainer, start = cli.trainer, time.monotonic()
-    trainer.callbacks += [Skipped(), Termination()]  # type: ignore[attr-defined]
-    with _interruptible(cli.folder), _advised(cli), cli.logging():
+    termination = Termination()
+    trainer.callbacks += [Skipped(), termination]  # type: ignore[attr-defined]
+    with _interruptible(cli.folder, termination), _advised(cli), cli.logging():
         trainer.ckpt_path = checkpoint  # given to `fit` instead, the task's set-up would not know that it is resumed
         trainer.fit(cli.model, datamodule=cli.datamodule, weights_only=True)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -196,16 +197,16 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 
 @contextmanager
-def _interruptible(folder: Path) -> Iterator[None]:
+def _interruptible(folder: Path, termination: Termination) -> Iterator[None]:
     """Ctrl-C as KeyboardInterrupt, where Lightning exits with 1 and ignores the signal from then on; SIGTERM as 143."""
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
-    except SIGTERMException:
-        raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit as error:
-        if not isinstance(error.__context__, KeyboardInterrupt):
+        if not termination.interrupted and not isinstance(error.__context__, KeyboardInterrupt):
+            if isinstance(error, SIGTERMException):
+                raise SystemExit(128 + signal.SIGTERM) from None
             raise
         hint = f"; `vit fit --resume {folder}` continues" if (folder / LAST).is_file() else ""
         raise KeyboardInterrupt(f"interrupted{hint}") from None

@@ -1,5 +1,7 @@
 """Order and keys: pure functions, and a loader that starts anywhere with any number of workers."""
 
+import os
+import signal
 from itertools import chain
 
 import numpy as np
@@ -85,6 +87,19 @@ def test_position_is_asked_at_the_first_next_of_each_pass(workers: int):
     assert asked == [0]
     second = [samples.tolist() for samples, _ in loader]
     assert asked == [0, 1] and second == stream(Position(epoch=2), 0, plan)[0]
+
+
+def test_workers_leave_ctrl_c_to_their_parent():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by tests in the background
+    try:
+        loader = Loader(Echo(), Plan(np.arange(24), batch_size=2, shuffle=True), Position, 2)
+        batches = iter(loader)
+        seen = [next(batches), next(batches)]
+        for worker in loader._loader._iterator._workers:
+            os.kill(worker.pid, signal.SIGINT)
+        assert len(seen + list(batches)) == 12
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_processes_share_an_epoch_evenly():

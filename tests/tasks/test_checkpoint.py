@@ -11,6 +11,7 @@ from vit.files import SEAL_LENGTH
 from vit.tasks.checkpoint import AtomicCheckpointIO, Checkpoints, load_checkpoint
 from vit.tasks.classify import Classifier
 from vit.tasks.ema import EMA
+from vit.tasks.moment import Moment
 
 
 def test_last_is_the_newest_step_and_best_the_best_score(tiny_net, digits, trainer, tmp_path):
@@ -55,6 +56,47 @@ def test_best_restarts_from_what_a_checkpoint_says():
     checkpoints = Checkpoints(mode="min")
     checkpoints.load_state_dict({"best_score": 0.5, "best_step": 3})
     assert not checkpoints._improves(0.5) and checkpoints._improves(0.4) and not checkpoints._improves(float("nan"))
+
+
+def test_best_is_written_again_where_its_writing_was_cut_short(tiny_net, digits, trainer, tmp_path, monkeypatch):
+    class Improves(L.Callback):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            pl_module.log("score", float(trainer.current_epoch))
+
+    def fit(**options):
+        callbacks = [Improves(), EMA(0.9), Checkpoints(monitor="score")]
+        trainer(callbacks=callbacks).fit(Classifier(tiny_net.train()), digits, **options)
+
+    def cut_short(self, checkpoint, path, storage_options=None):
+        if path == best and checkpoint["global_step"] == 12:
+            raise RuntimeError("stop here")
+        save(self, checkpoint, path, storage_options)
+
+    best, last = (tmp_path / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+    save = AtomicCheckpointIO.save_checkpoint
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stop here"):
+        patch.setattr(AtomicCheckpointIO, "save_checkpoint", cut_short)
+        fit()
+    assert (load_checkpoint(best)["global_step"], load_checkpoint(last)["global_step"]) == (6, 12)
+    fit(ckpt_path=last)
+    assert load_checkpoint(best)["global_step"] == 12
+
+
+def test_a_run_cut_short_after_a_step_before_it_is_whole_keeps_the_one_before(
+    tiny_net, digits, trainer, tmp_path, monkeypatch
+):
+    def cut_short(trainer, module):
+        if trainer.global_step == 3:
+            raise RuntimeError("stop here")
+        return of(trainer, module)
+
+    of = Moment.of
+    monkeypatch.setattr(Moment, "of", cut_short)
+    with pytest.raises(RuntimeError, match="stop here"):
+        trainer(callbacks=[EMA(0.9), Checkpoints(every_n_steps=2)]).fit(Classifier(tiny_net), digits)
+    last = load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    trained = last["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["processed"]
+    assert last["global_step"] == trained == 2
 
 
 def test_a_misspelt_monitor_names_what_is_logged(tiny_net, digits, trainer):

@@ -4,6 +4,7 @@ A stopped run continues bit for bit without anything of the data being stored: t
 the first batch of a pass is wanted.  At `iter()` it would be too early: Lightning restores its counters only later.
 """
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -159,6 +160,7 @@ class Loader(Generic[T]):
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
+            worker_init_fn=_leave_ctrl_c,
             generator=torch.Generator(),  # else every pass draws from the global one, which belongs to the model
         )
 
@@ -204,3 +206,8 @@ class _Pass:
 
     def __iter__(self) -> Iterator[Request]:
         return self.requests
+
+
+def _leave_ctrl_c(worker: int) -> None:
+    """To the parent, which may want further batches before it stops."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -111,7 +111,7 @@ class Checkpoints(Checkpoint):
         self._folder = Path("checkpoints")
         self._last_step = 0
         self._moment: Moment | None = None
-        self._moving = self._breaking_off = False
+        self._moving = self._ending = self._breaking_off = False
 
     @property
     def best_model_path(self) -> str:
@@ -123,6 +123,10 @@ class Checkpoints(Checkpoint):
         """Path of the newest checkpoint, written or not."""
         return str(self._folder / LAST)
 
+    def would_lose(self, trainer: L.Trainer) -> bool:
+        """Whether a run that broke off right now could not save its newest step, but can a little later."""
+        return self._moving or (self._ending and not trainer.validating)
+
     @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._folder = Path(trainer.default_root_dir) / "checkpoints"
@@ -130,7 +134,8 @@ class Checkpoints(Checkpoint):
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._last_step, self._moment, self._moving = trainer.global_step, None, False
+        self._last_step, self._moment = trainer.global_step, None
+        self._moving = self._ending = False
 
     @override
     def on_before_optimizer_step(
@@ -144,18 +149,20 @@ class Checkpoints(Checkpoint):
     ) -> None:
         if trainer.global_step == self._last_step:
             return
-        self._last_step, self._moving = trainer.global_step, False
-        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            self._moment = None  # after it Lightning would go on with the next epoch, without validation
+        self._last_step, self._ending = trainer.global_step, trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        # none after the last batch: Lightning would go on with the next epoch, without validation
+        self._moment = None if self._ending else Moment.of(trainer, pl_module)
+        self._moving = False  # not sooner: the new weights and the moment before would make no whole state
+        if self._ending or self.every_n_steps is None:
             return
-        self._moment = Moment.of(trainer, pl_module)
-        if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
+        if trainer.global_step % self.every_n_steps == 0:
             self._save_last(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         _ = trainer.callback_metrics  # reduced by all processes now: the first, which shows them, would wait in saving
         self._save_last(trainer)
+        self._ending = False
 
     @override
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -166,8 +173,13 @@ class Checkpoints(Checkpoint):
             raise ValueError(f"Checkpoints monitors {self.monitor!r}, which is not logged; logged are {known}")
         score = float(trainer.callback_metrics[self.monitor])
         if self._improves(score):
-            self.best_score, self.best_step, self.best_of = score, trainer.global_step, validated(trainer)
-            _save(trainer, self._folder / BEST)
+            before = self.state_dict()
+            try:
+                self.best_score, self.best_step, self.best_of = score, trainer.global_step, validated(trainer)
+                _save(trainer, self._folder / BEST)
+            except BaseException:  # else a resumed run would find its best no better, and never write it
+                self.load_state_dict(before)
+                raise
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

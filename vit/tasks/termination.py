@@ -1,11 +1,15 @@
-"""SIGTERM to one process of several ends them all, after the same batch."""
+"""Signals that end a run wait for a state that is whole: Ctrl-C of one process, SIGTERM of several."""
 
 import signal
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any, final
 
 import lightning as L
 from typing_extensions import override
+
+from vit.tasks.checkpoint import Checkpoints
 
 
 @final
@@ -14,10 +18,16 @@ class Termination(L.Callback):
 
     In place of Lightning's handler, which communicates from within the signal: its message meets another one of a
     process that is elsewhere. Of one process Lightning's own is left.
+
+    Ctrl-C of one process acts at once where the newest step can be saved, or nothing is new; within a step it is noted
+    and answered as SIGTERM is. A second one acts at once everywhere.
+
+    Attributes:
+        interrupted: Ctrl-C was noted, so that a SIGTERMException means it.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self.interrupted = self._asked = False
 
     @override
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -26,6 +36,9 @@ class Termination(L.Callback):
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._listen(trainer)
+        handler = signal.getsignal(signal.SIGINT)
+        if trainer.world_size == 1 and _in_main_thread() and callable(handler):  # some parents have it ignored
+            signal.signal(signal.SIGINT, partial(self._interrupt, trainer, handler))
 
     @override
     def on_train_batch_end(
@@ -47,8 +60,15 @@ class Termination(L.Callback):
 
     def _listen(self, trainer: L.Trainer) -> None:
         """Lightning puts the handler of before back in the end, whatever it is now."""
-        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+        if trainer.world_size > 1 and _in_main_thread():
             signal.signal(signal.SIGTERM, self._note)
+
+    def _interrupt(self, trainer: L.Trainer, act: Callable[[int, Any], object], signum: int, frame: Any) -> None:
+        keeper = trainer.checkpoint_callback
+        if self.interrupted or not isinstance(keeper, Checkpoints) or not keeper.would_lose(trainer):
+            act(signum, frame)
+            return
+        self.interrupted = trainer._signal_connector.received_sigterm = True
 
     def _note(self, signum: int, frame: Any) -> None:
         self._asked = True
@@ -57,3 +77,8 @@ class Termination(L.Callback):
         """Lightning raises SIGTERMException where it looks next, which is at the same place in all processes."""
         if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(self._asked, all=False):
             trainer._signal_connector.received_sigterm = True
+
+
+def _in_main_thread() -> bool:
+    """The only one that may set a signal's handler."""
+    return threading.current_thread() is threading.main_thread()
