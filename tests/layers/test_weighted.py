@@ -11,7 +11,16 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from tests.helpers import GRIDS, PREFIXES, B, random, redrawn
-from vit.layers import AdditivePool, GumbelPool, HierarchicalPool, ReinforcePool, WeightedPool
+from vit.attention import Local, RelativeBias, Sparse
+from vit.layers import (
+    AdditivePool,
+    Block,
+    GumbelPool,
+    HierarchicalPool,
+    ReinforcePool,
+    SelfAttention,
+    WeightedPool,
+)
 from vit.tokens import Grid, Layout, Mask
 
 C = 12
@@ -200,6 +209,35 @@ def test_full_regions_need_no_mask(region: tuple[int, int], inner: tuple, over: 
     pool = HierarchicalPool(C, Grid(4, 6), region=region, block=lambda dim, grid, drop_path: Watching())
     pool(torch.randn(B, 24, C), Layout(Grid(4, 6)))
     assert [(layout.grid, layout.mask) for layout in layouts] == [(inner, None), (over, None)]
+
+
+def test_pictures_of_different_sizes_are_told_to_both_encoders() -> None:
+    layouts = []
+
+    class Watching(nn.Module):
+        def forward(self, x: Tensor, layout: Layout) -> Tensor:
+            layouts.append(layout)
+            return x
+
+    pool = HierarchicalPool(C, GRID, region=(2, 3), block=lambda dim, grid, drop_path: Watching())
+    pool(torch.randn(B, GRID.tokens, C), padded((5, 7), (1, 4)))
+    patches, regions = (layout.sizes.tolist() for layout in layouts)
+    whole = [[rows, columns] for rows in (2, 2, 1) for columns in (3, 3, 1)]
+    assert patches == whole + [[1, 3], [1, 1], [1, 0]] + 2 * [[0, 3], [0, 1], [0, 0]]
+    assert regions == [[3, 3], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "what"),
+    [(partial(Sparse, pattern=partial(Local, width=1)), "Local"), (RelativeBias, "a relative bias")],
+    ids=["sparse", "relative bias"],
+)
+def test_a_block_that_follows_the_grid_refuses_pictures_of_different_sizes(mechanism: Callable, what: str) -> None:
+    block = partial(Block, mixer=partial(SelfAttention, mechanism=mechanism))
+    pool, tokens = HierarchicalPool(C, GRID, region=2, block=block), torch.randn(B, GRID.tokens, C)
+    assert pool(tokens, Layout(GRID)).shape == (B, C)
+    with pytest.raises(ValueError, match=f"^{what} follows the grid of the batch: it cannot honour pictures of diff"):
+        pool(tokens, padded((5, 7), (2, 4)))
 
 
 # Hard attention

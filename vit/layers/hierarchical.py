@@ -4,7 +4,7 @@ from typing import final
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import override
@@ -33,7 +33,7 @@ class HierarchicalPool(WeightedPool):
         hidden: width inside the scores, ``dim`` when None.
 
     Raises:
-        ValueError: a side of the region is below 1, or ``depth`` below 0.
+        ValueError: a side of the region is below 1, or ``depth`` below 0. When called: what ``block`` refuses.
     """
 
     def __init__(
@@ -80,11 +80,12 @@ class HierarchicalPool(WeightedPool):
         over = Grid(image.shape[1] // rows, image.shape[2] // columns)
         x = rearrange(image, "b (v y) (u x) c -> (b v u) (y x) c", y=rows, x=columns)
         inner = None if keys is None else rearrange(keys, "b r n -> (b r) n")
-        x = self.patch_encoder(x, _layout(Grid(rows, columns), inner))
+        within, across = _sizes(layout, Grid(rows, columns), over)
+        x = self.patch_encoder(x, _layout(Grid(rows, columns), inner, within))
         alpha_patch = shares(self.patch_score(x), inner)
         x = rearrange(weighted_sum(alpha_patch, x), "(b r) c -> b r c", r=over.patches)
         outer = None if keys is None else keys.any(dim=-1)
-        x = self.region_encoder(x, _layout(over, outer))
+        x = self.region_encoder(x, _layout(over, outer, across))
         alpha_region = shares(self.region_score(x), outer)
         alpha = alpha_region[..., None] * rearrange(alpha_patch, "(b r) n -> b r n", r=over.patches)
         alpha = rearrange(alpha, "b (v u) (y x) -> b (v y) (u x)", v=over.height, y=rows)
@@ -92,8 +93,18 @@ class HierarchicalPool(WeightedPool):
         return weighted_sum(alpha_region, x), alpha if layout.index is None else alpha.gather(1, layout.index)
 
 
-def _layout(grid: Grid, keys: Bool[Tensor, "b n"] | None) -> Layout:
-    return Layout(grid, None if keys is None else Mask(keys=keys))
+def _layout(grid: Grid, keys: Bool[Tensor, "b n"] | None, sizes: Int[Tensor, "b 2"] | None) -> Layout:
+    return Layout(grid, None if keys is None else Mask(keys=keys), sizes=sizes)
+
+
+def _sizes(layout: Layout, region: Grid, over: Grid) -> tuple[Int[Tensor, "br 2"] | None, Int[Tensor, "b 2"] | None]:
+    """What of each region lies in its picture, and how many regions each picture has, where pictures differ in size."""
+    if layout.sizes is None:
+        return None, None
+    sides = layout.sizes.new_tensor(region[:2])
+    corners = Layout(over).coordinates(sides.device).to(sides.dtype) * sides
+    within = (layout.sizes[:, None] - corners).clamp(min=0).minimum(sides)
+    return rearrange(within, "b r two -> (b r) two"), (layout.sizes + sides - 1) // sides
 
 
 def _on_grid(
