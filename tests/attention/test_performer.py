@@ -68,6 +68,29 @@ def test_padding_does_not_take_part_in_the_largest_exponent() -> None:
     assert_close(mechanism(q, k, v, Layout(Grid(1, N), Mask(keys=keys))), alone)
 
 
+@pytest.mark.parametrize("front", [None, 0, 3, 80])
+def test_causal_rows_equal_the_formula_whatever_keys_come_later(front: int | None) -> None:
+    """In float32, of keys whose features are exp(-200) beside those of others; over several chunks of the sums."""
+    torch.manual_seed(0)
+    n, dim = 150, 16
+    mechanism = Performer(1, dim, Grid(1, n))
+    q, k, v = (torch.randn(1, 1, n, width) for width in (dim, dim, E))
+    k[:, :, :70] *= 40 / k[:, :, :70].norm(dim=-1, keepdim=True)
+    k[:, :, 90:100] *= 60 / k[:, :, 90:100].norm(dim=-1, keepdim=True)
+    k, v = k.requires_grad_(), v.requires_grad_()
+    mask = Mask(causal=True, prefix=None if front is None else torch.tensor([front]))
+    out = mechanism(q, k, v, Layout(Grid(1, n), mask))
+    a, b = (x.double() @ mechanism.projection.double().mT * dim**-0.25 for x in (q, k))
+    a, b = (y - x.double().square().sum(dim=-1, keepdim=True) * dim**-0.5 / 2 for y, x in ((a, q), (b, k)))
+    scores = (a[..., :, None, :] + b[..., None, :, :]).logsumexp(dim=-1)
+    weights = scores.masked_fill(~mask.allowed(n, q.device)[:, None], -math.inf).softmax(dim=-1)
+    assert_close(out, (weights @ v.double()).float(), rtol=1e-3, atol=1e-3)
+    ours, exact = (torch.autograd.grad(y.square().sum(), (k, v)) for y in (out, weights @ v.double()))
+    assert_close(ours, exact, rtol=1e-2, atol=1e-2)
+    if front is None:
+        assert_close(out[:, :, :70], mechanism(q[:, :, :70], k[:, :, :70], v[:, :, :70], Layout(Grid(1, 70), mask)))
+
+
 def test_features_are_in_the_state_dict_and_drawn_anew_in_training_only() -> None:
     mechanism = Performer(H, D, Grid(1, N), features=11, redraw=3)
     parts = torch.randn(B, H, N, D), torch.randn(B, H, N, D), torch.randn(B, H, N, E)

@@ -17,6 +17,7 @@ def kernel_attention(
     v: Float[Tensor, "b h m e"],
     layout: Layout,
     floor: float = 0.0,
+    level: Float[Tensor, "b h m 1"] | None = None,
 ) -> Float[Tensor, "b h n e"]:
     """sum_j (q_i . k_j) v_j / sum_j q_i . k_j over the keys that query i may see; zero where it may see none.
 
@@ -25,6 +26,8 @@ def kernel_attention(
         k: features of the keys.
         layout: key padding and causal order are honoured; the caller refuses pairs.
         floor: the least the denominator may be; with 0 it is taken as it is.
+        level: finite l, each key being exp(l_j) k_j, where that would leave the range of floats. Without ``floor``:
+            both sums are taken relative to the largest that a query may see.
 
     Raises:
         ValueError: a causal mask between two sequences.
@@ -33,27 +36,58 @@ def kernel_attention(
     if mask is not None and mask.keys is not None:
         k = k.masked_fill(~mask.keys[:, None, :, None], 0.0)
     v = F.pad(v, (0, 1), value=1.0)  # its last column sums the weights
+    level = torch.zeros_like(k[..., :1]) if level is None else level
     if mask is None or not mask.causal:
-        sums = q @ (k.mT @ v)
+        sums, _ = _sums(q, k, v, level)
     elif q.shape[2] != k.shape[2]:
         raise ValueError(f"a causal mask needs as many queries as keys; got {q.shape[2]} queries, {k.shape[2]} keys")
     elif mask.prefix is None:
-        sums = _causal_sums(q, k, v)
+        sums, _ = _causal_sums(q, k, v, level)
     else:  # the prefix is seen by all, what follows it in order
         front = torch.arange(k.shape[2], device=k.device) < mask.prefix[:, None]
         front = front[:, None, :, None]
-        sums = q @ (k.masked_fill(~front, 0.0).mT @ v) + _causal_sums(q, k.masked_fill(front, 0.0), v)
+        least = torch.finfo(level.dtype).min
+        seen, top = _sums(q, k.masked_fill(~front, 0.0), v, level.masked_fill(~front, least))
+        after, now = _causal_sums(q, k.masked_fill(front, 0.0), v, level.masked_fill(front, least))
+        both = torch.maximum(top, now)
+        sums = seen * (top - both).exp() + after * (now - both).exp()
     total = sums[..., -1:]
     return sums[..., :-1] / (total.clamp(min=floor) if floor else total.masked_fill(total == 0, 1.0))
 
 
+def _sums(
+    q: Float[Tensor, "b h n f"],
+    k: Float[Tensor, "b h m f"],
+    v: Float[Tensor, "b h m e"],
+    level: Float[Tensor, "b h m 1"],
+) -> tuple[Float[Tensor, "b h n e"], Float[Tensor, "b h 1 1"]]:
+    """exp(-top) sum_j exp(l_j) (q_i . k_j) v_j, and top, the largest l."""
+    top = level.amax(dim=2, keepdim=True)
+    return q @ ((k * (level - top).exp()).mT @ v), top
+
+
 def _causal_sums(
-    q: Float[Tensor, "b h n f"], k: Float[Tensor, "b h n f"], v: Float[Tensor, "b h n e"]
-) -> Float[Tensor, "b h n e"]:
-    """sum_{j <= i} (q_i . k_j) v_j: pair by pair inside a chunk, by the sums k v^T of all chunks before it."""
-    n = q.shape[2]
-    parts = (F.pad(part, (0, 0, 0, -n % _CHUNK)) for part in (q, k, v))
-    q, k, v = (rearrange(part, "b h (t c) f -> b h t c f", c=_CHUNK) for part in parts)
-    inside = (q @ k.mT).tril() @ v
-    before = F.pad((k.mT @ v).cumsum(dim=2)[:, :, :-1], (0, 0, 0, 0, 1, 0))
-    return rearrange(inside + q @ before, "b h t c e -> b h (t c) e")[:, :, :n]
+    q: Float[Tensor, "b h n f"],
+    k: Float[Tensor, "b h n f"],
+    v: Float[Tensor, "b h n e"],
+    level: Float[Tensor, "b h n 1"],
+) -> tuple[Float[Tensor, "b h n e"], Float[Tensor, "b h n 1"]]:
+    """exp(-top_i) sum_{j <= i} exp(l_j) (q_i . k_j) v_j, and top_i, the largest l up to i.
+
+    Pair by pair inside a chunk, by the sums k v^T of all chunks before it, each relative to the largest l so far.
+    """
+    n, least = q.shape[2], torch.finfo(level.dtype).min
+    level = F.pad(level, (0, 0, 0, -n % _CHUNK), value=least)
+    parts = (*(F.pad(part, (0, 0, 0, -n % _CHUNK)) for part in (q, k, v)), level, level.cummax(dim=2).values)
+    q, k, v, level, top = (rearrange(part, "b h (t c) f -> b h t c f", c=_CHUNK) for part in parts)
+    ratio = (level.mT - top).clamp(max=0.0).exp()  # of later keys inf otherwise, and nan in the backward pass
+    inside = (q @ k.mT * ratio).tril() @ v
+    last = top[:, :, :, -1:]
+    before = F.pad(last[:, :, :-1], (0, 0, 0, 0, 1, 0), value=least)
+    sums, fade = (k * (level - last).exp()).mT @ v, (before - last).exp()
+    carried = [torch.zeros_like(sums[:, :, 0])]
+    for chunk in range(sums.shape[2] - 1):
+        carried.append(carried[-1] * fade[:, :, chunk] + sums[:, :, chunk])
+    out = inside + q @ torch.stack(carried, dim=2) * (before - top).exp()
+    out, top = (rearrange(part, "b h t c e -> b h (t c) e")[:, :, :n] for part in (out, top))
+    return out, top

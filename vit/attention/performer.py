@@ -20,9 +20,9 @@ class Performer(Mechanism):
 
     With queries and keys scaled by d^-1/4 the mean over W is exp(q . k / sqrt(d)). The rows of W (m d) are orthogonal
     in groups of d and as long as Gaussian rows; one W for all heads, in the state dict. Time n m d, memory n m. The
-    exponent is shifted by its largest value (over the keys that are not padding), which cancels. The paper's + eps in
-    phi is left out: it would tie every token to the largest key and break causal order. The estimate is good for small
-    scores only: its error falls with m while |q| and |k| stay near 1.
+    exponents of keys are shifted by the largest that the query may see (no padding; in causal order no later key),
+    which cancels. The paper's + eps in phi is left out: it would tie every token to the largest key and break causal
+    order. The estimate is good for small scores only: its error falls with m while |q| and |k| stay near 1.
 
     Args:
         features: m.
@@ -58,12 +58,12 @@ class Performer(Mechanism):
         with exact_sums(v):
             wide_q, wide_k, wide_v, projection = widen(q, k, v, self.projection)
             query, key = _exponent(wide_q, projection), _exponent(wide_k, projection)
+            least = torch.finfo(key.dtype).min
             if keys is not None:
-                key = key.masked_fill(~keys[:, None, :, None], -math.inf)
+                key = key.masked_fill(~keys[:, None, :, None], least)
             query = (query - query.detach().amax(dim=-1, keepdim=True)).exp()
-            largest = key.detach().amax(dim=(-2, -1), keepdim=True)
-            key = (key - largest.nan_to_num(neginf=0.0)).exp()
-            return kernel_attention(query, key, wide_v, layout).to(v.dtype)
+            level = key.detach().amax(dim=-1, keepdim=True).clamp(min=least)
+            return kernel_attention(query, (key - level).exp(), wide_v, layout, level=level).to(v.dtype)
 
     @torch.no_grad()
     def _count_and_redraw(self) -> None:
