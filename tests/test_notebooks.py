@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from vit import attention
+from vit.attention import Mechanism, Pattern
+
 nbclient = pytest.importorskip("nbclient", reason="notebooks need pip install nbclient nbformat ipykernel")
 nbformat = pytest.importorskip("nbformat")
 
@@ -63,6 +66,45 @@ def test_attention_mechanisms_draws_its_figures_and_its_numbers_are_right(
         assert float(re.search(rf"{exact} (\S+e-\d+|0e\+00)", printed)[1]) < 1e-5
     assert "'neighbourhood': [9, 25, 49]" in printed
     assert "'identity': [1, 1, 1]" in printed
+    _check_claims(printed)
+
+
+def _check_claims(printed: str) -> None:
+    """What the text of attention_mechanisms says of numbers, seconds left out."""
+    far = {name: float(value) for name, value in re.findall(r"^(\S.*\S) +from softmax +(\d\.\d+) ", printed, re.M)}
+    apart = dict(re.findall(r"^(\S.*\S) +from softmax .* between two pictures +(\d\.\d+)", printed, re.M))
+    assert far["softmax"] == 0
+    assert far["Nyström"] < far["efficient"] < far["Linformer"], far
+    assert [apart[name] for name in ("random synthesizer", "factorized random")] == ["0.00", "0.00"]
+    assert min(float(apart[name]) for name in ("dense synthesizer", "factorized dense")) > 0.01
+    off = [float(value) for value in re.findall(r"^scores of spread .* 'Performer': '(\S+)'", printed, re.M)]
+    assert off[1] < 0.5 * off[0], off
+    spread = [float(value) for value in re.findall(r"^scores of spread (\S+):", printed, re.M)]
+    assert spread[1] == pytest.approx(spread[0] / 10, abs=0.01)
+    scores, values = 32, 32
+    shares = [values, 8 + values, scores + values, 2 + values]  # rank 8, and 2 sqrt(1024) of 1024 scores
+    names = ("random synthesizer", "factorized random", "dense synthesizer", "factorized dense")
+    said = {name: f"{share / (scores + values):.2f}" for name, share in zip(names, shares, strict=True)}
+    assert f"of softmax's multiply-adds, n = 1024: {said}" in printed
+    columns, rows = re.search(r"columns of S sum to one within (\S+), rows within (\S+)", printed).groups()
+    assert float(columns) < 1e-2
+    assert float(rows) < 1e-5
+    assert int(re.search(r"(\d+)% of the strided pairs are none of Longformer's", printed)[1]) > 0
+    moved = re.findall(r"^(identity|attention) +(\w+Positions) +(\S+)$", printed, re.M)
+    assert {(block, place): float(value) > 1e-5 for block, place, value in moved} == {
+        (block, place): place == "LearnedPositions"
+        for block in ("identity", "attention")
+        for place in ("NoPositions", "LearnedPositions")
+    }
+
+
+def test_attention_mechanisms_shows_every_mechanism_and_pattern():
+    notebook = nbformat.read(ROOT / "notebooks" / "attention_mechanisms.ipynb", as_version=4)
+    sources = "\n".join(cell.source for cell in _code(notebook))
+    every = (getattr(attention, name) for name in attention.__all__)
+    kinds = [kind for kind in every if isinstance(kind, type) and issubclass(kind, (Mechanism, Pattern))]
+    shown = [kind.__name__ for kind in kinds if kind not in (Mechanism, Pattern)]
+    assert not [name for name in shown if not re.search(rf"attention\.{name}\b", sources)]
 
 
 def _code(notebook) -> list:

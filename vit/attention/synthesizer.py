@@ -1,7 +1,9 @@
 """Attention matrices that are learned, or made from each token alone: no product of queries and keys.
 
-Tay et al. 2021 (Synthesizer). All four have weights for each position: the number of tokens is fixed, and neither time
-nor memory is below that of softmax attention. Masks are honoured as softmax attention honours them.
+Tay et al. 2021 (Synthesizer). All four have weights for each position: the number of tokens is fixed, and time and
+memory stay quadratic in it. Of the n^2 d multiply-adds of softmax's scores the random forms save all or, with factors
+of rank r, all but r of d; the factorized dense form nearly all, the dense form none. The values take as many as
+softmax's. Masks are honoured as softmax attention honours them.
 """
 
 import math
