@@ -34,8 +34,8 @@ $(UV):
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv
 
 .venv/ready: $(UV) requirements.lock pyproject.toml
-	$(UV) pip sync --quiet requirements.lock
-	$(UV) pip install --quiet --no-deps --no-build-isolation -e .
+	$(UV) pip sync --python $(BIN)/python --quiet requirements.lock
+	$(UV) pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 clean:
