@@ -94,6 +94,7 @@ def test_it_ends_with_a_report_and_claims_no_order(finished: tuple[Path, str]):
     assert not list((out / "runs").glob("*.log"))
 
 
+@pytest.mark.slow
 def test_the_same_command_does_nothing_again_and_another_arm_only_the_new_runs(config, finished, tmp_path, capsys):
     out = tmp_path / "copy"
     call("cp", "-r", str(finished[0]), str(out))

@@ -157,7 +157,7 @@ def check_gradients(reference: nn.Module, net: ViT, images: Tensor) -> None:
         assert_close(actual[name], gradient, rtol=1e-9, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if "large" in n else n for n in NAMES])
 def test_logits_equal_timms_in_both_directions(name: str) -> None:
     size, patch = size_and_patch(name)
     depth = DEPTH[size] if "224" in name and "miil" not in name else 1
