@@ -8,11 +8,13 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import get_args
 
+import pytest
 from scipy.stats import t
 
 from vit.data.scenes import VERSION, Task
 from vit.experiments.advice import recommendation
 from vit.experiments.findings import findings
+from vit.experiments.tradeoff import tradeoff
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -166,6 +168,45 @@ def test_attention_bench() -> None:
     claimed = [f"attention/{name}" for name in ("window", "linear", "efficient", "linformer")]
     exponents = [slopes[name] for name in (*claimed, "mixer/aft_simple", "mixer/pool")]
     assert max(exponents) <= 1.3 and f"as N^{min(exponents):.2f} to N^{max(exponents):.2f}" in TEXT
+
+
+@pytest.mark.parametrize("axis", ["mixer", "readout", "position", "block"])
+def test_mechanisms(axis: str) -> None:
+    found = tradeoff(ROOT / "results" / f"mechanisms-{axis}")
+    assert found.missing == 0 and not found.failures
+    assert len({row["commit"] for row in found.done}) == (2 if axis == "readout" else 1)  # three timings came later
+    trained = [point for point in found.points if point.trained and not point.arm["widened"]]
+    (reference,) = (point for point in trained if point.arm["overlay"] == found.study["reference"])
+    there = f", {reference.name.partition('/')[2]} {100 * reference.mean:.1f}; "
+    claimed = 0
+    for point in trained:
+        assert sorted(point.accuracies) == [0, 1, 2] and min(point.accuracies.values()) > 0.5, point.name
+        header = (ROOT / "configs" / f"{point.name}.yaml").read_text()
+        _, low, high = (100 * x for x in point.interval)
+        said = f"# Expect {100 * point.mean:.1f} % ({low:.1f} to {high:.1f}) on Fashion-MNIST in 300 steps"
+        if point is not reference:
+            said += f"{there}{point.measured('train_times_as_fast')[0]:.2f}x as fast"
+        claimed += f"{said} (results/mechanisms-{axis})" in header
+        assert f"{said} (results/mechanisms-{axis})" in header or f"(results/mechanisms-{axis})" not in header
+    parts = (path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "study")
+    shown = [path for path in parts if f"(results/mechanisms-{axis})" in path.read_text()]
+    assert claimed == len(shown) and (claimed > 2) == (axis != "position")
+
+
+def test_mixers_in_one_host() -> None:
+    found = tradeoff(ROOT / "results" / "mechanisms-mixer")
+    means = {point.name: 100 * point.mean for point in found.points if point.trained and not point.arm["widened"]}
+    assert f"all {len(means)} mixers of at most 1.1 times its parameters learn" in TEXT
+    said = f"from {min(means.values()):.1f} % (random Synthesizer) to {max(means.values()):.1f} (MLP-Mixer)"
+    ends = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+    assert said in TEXT and ends == ("attention/random_synthesizer", "mixer/mlp_mixer")
+    assert f"softmax attention has {means['attention/softmax']:.1f}" in TEXT
+    header = (ROOT / "configs/study/mechanisms_cpu.yaml").read_text()
+    low = f"above {int(min(means.values()))} % on Fashion-MNIST, softmax {means['attention/softmax']:.1f} (results/"
+    assert f"# Expect all {len(means)} mixers that it admits {low}" in header
+    refused = {cell["overlay"] for cell in found.study["refused"] if cell["patch"] == 4}
+    assert refused == {"attention/longformer", "mixer/sra", "attention/edge_bias"}
+    assert "Longformer, SRA and a bias of edges are larger, and not measured yet." in TEXT
 
 
 def test_sparse_patterns_against_full_attention() -> None:
