@@ -100,7 +100,7 @@ def test_overlays_fit_the_models(model: str, name: str) -> None:
     assert logits(net_of(*stack), 3, 32) == (2, 100)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [n if "pico" in n else pytest.param(n, marks=pytest.mark.slow) for n in MODELS])
 def test_a_model_overlay_leaves_nothing_of_the_model_before(name: str) -> None:
     args = SHALLOW.get(name, ())
     alone = parse(name, "data/cifar100", args=args).config.model.init_args.net

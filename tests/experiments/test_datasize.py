@@ -108,6 +108,7 @@ def test_it_ends_with_advice_and_a_report(finished: tuple[Path, str]):
     assert {path.name for path in out.iterdir()} >= {"report.html", "summary.csv", "curves.png", "study.json", ROWS}
 
 
+@pytest.mark.slow
 def test_the_same_command_does_nothing_again_and_more_sizes_only_the_new_runs(config: Path, finished, tmp_path: Path):
     out = tmp_path / "copy"
     call("cp", "-r", str(finished[0]), str(out))

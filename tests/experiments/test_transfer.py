@@ -171,6 +171,7 @@ def test_a_coarse_source_is_pretrained_and_finetuned_from(tmp_path: Path):
     assert [len(names) for names in classes.values()] == [5, 10]
 
 
+@pytest.mark.slow
 def test_a_study_may_gain_rows_and_seeds_and_nothing_else(place: Path):
     before: dict[str, Any] = json.loads(json.dumps(planned(place, "--rows", "scratch").to_dict()))
     grown = planned(place, "--rows", "scratch,mae", "--seeds", "2")

@@ -72,6 +72,7 @@ def test_results_failures_and_deaths_come_back_and_end_nothing_else(tmp_path: Pa
     assert "hello from raises" in logs["raises.log"] and "Traceback" in logs["raises.log"]
 
 
+@pytest.mark.slow
 def test_workers_for_cuda_are_forked_from_a_clean_server(tmp_path: Path):
     words = command(tmp_path, "one", "raises", "two", method="server")
     done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=True)

@@ -67,6 +67,7 @@ def test_dropped_patches_would_have_no_label() -> None:
         TokenLabels(32, 3, 4, partial(Backbone, patch_drop=0.2))
 
 
+@pytest.mark.slow
 def test_a_short_training_tells_patches_far_better_than_the_most_frequent_label(trainer) -> None:
     epochs = {"max_epochs": 26, "check_val_every_n_epoch": 26, "limit_train_batches": 1.0, "limit_val_batches": 6}
     fit = trainer(callbacks=[], gradient_clip_val=1.0, **epochs)
