@@ -297,6 +297,31 @@ def test_sigterm_to_one_of_two_processes_saves_and_ends_both(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(("ranks", "codes"), [((0, 1), [130, 130]), ((1,), [143, 130])])
+def test_ctrl_c_to_two_processes_saves_and_ends_both(
+    ranks: tuple[int, ...], codes: list[int], whole_of_two: dict[str, str], tmp_path: Path
+) -> None:
+    """A terminal's reaches both; one that alone hears of it takes the other along, as SIGTERM does."""
+    folder, train = tmp_path / "run", Classifier.training_step
+
+    def typed(self: Classifier, *args: Any) -> Any:
+        if self.current_epoch == 1 and args[1] == 4 and self.global_rank in ranks:
+            os.kill(os.getpid(), signal.SIGINT)
+        return train(self, *args)
+
+    def work() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts the tests in the background ignores it
+        Classifier.training_step = typed
+        sys.exit(cli.main(["fit", *options(folder, 0, *TWO, "--trainer.max_epochs=3")]))
+
+    assert together(work) == codes
+    assert load_checkpoint(folder / LAST)["global_step"] == 5
+    assert together(lambda: run.fit(["--resume", str(folder)])) == [0, 0]
+    assert digests(folder) == whole_of_two
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
 def test_the_process_whose_loss_is_not_finite_names_its_samples(tmp_path: Path) -> None:
     folder, train = tmp_path / "run", Classifier.training_step
 

@@ -21,6 +21,7 @@ from vit.commandline.trained import Trained, open_trained
 from vit.data import catalog
 from vit.data.source import Batch
 from vit.files import write_atomically
+from vit.layers import pair
 from vit.models.pretraining import refuse_pretrained
 from vit.models.token_labels import refuse_token_labels
 from vit.tasks.answers import Answer, Answers
@@ -126,8 +127,8 @@ def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]
     before, now = trained.config.get("data", {}), cli.config.data
     own_data = command == "predict" or all(before.get(key) == now.get(key) for key in ("dataset", "root"))
     own = trained.preprocessing
-    size = own.img_size if now.img_size is None else _pair(now.img_size)
-    values = own.value_range if now.value_range is None else _pair(now.value_range)
+    size = own.img_size if now.img_size is None else pair(now.img_size)
+    values = own.value_range if now.value_range is None else (now.value_range[0], now.value_range[1])
     resized = size != own.img_size
     if values != own.value_range and own_data and command != "predict":
         raise ValueError(
@@ -150,12 +151,6 @@ def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]
     elif command == "test":
         check_other(trained, cli.datamodule)
     return cli, trained
-
-
-def _pair(values: Any) -> tuple[Any, Any]:
-    """Height and width, black and white: of YAML's list, or one number for both."""
-    one, other = values if isinstance(values, list | tuple) else (values, values)
-    return one, other
 
 
 def _data(command: str, data: dict[str, Any], args: list[str]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Fit and resume, from the command line or from Python: ``fit(["-c", "quickstart"])``."""
 
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +33,7 @@ from vit.files import require_room, sha256, write_atomically
 from vit.tasks.checkpoint import Checkpoints, is_smoke_run
 from vit.tasks.skipped import Skipped
 from vit.tasks.task import Task
-from vit.tasks.termination import Termination
+from vit.tasks.termination import Termination, in_main_thread
 
 OF_A_TEST = ("test.json", "confusion.png", "mistakes.png")
 
@@ -199,7 +198,6 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 @contextmanager
 def _interruptible(folder: Path, termination: Termination) -> Iterator[None]:
     """Ctrl-C as KeyboardInterrupt, where Lightning exits with 1 and ignores the signal from then on; SIGTERM as 143."""
-    main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -211,5 +209,5 @@ def _interruptible(folder: Path, termination: Termination) -> Iterator[None]:
         hint = f"; `vit fit --resume {folder}` continues" if (folder / LAST).is_file() else ""
         raise KeyboardInterrupt(f"interrupted{hint}") from None
     finally:
-        if main:
+        if in_main_thread():
             signal.signal(signal.SIGINT, handler)

@@ -93,6 +93,10 @@ def test_the_backbone_that_is_pretrained_is_the_users(names: tuple[str, ...]) ->
 
 
 def test_a_net_that_is_not_ours_is_left_to_the_parser() -> None:
-    line = {"model": {"init_args": {"net": {"class_path": "torch.nn.Linear"}}}}
-    part = {"model": {"init_args": {"net": {"init_args": {"backbone": {}}}}}}
-    refuse_disorder([f"--config={json.dumps(line)}", f"--config={json.dumps(part)}"])
+    def stack(net: str) -> list[str]:
+        named, part = {"class_path": net}, {"init_args": {"backbone": {}}}
+        return [f"--config={json.dumps({'model': {'init_args': {'net': what}}})}" for what in (named, part)]
+
+    refuse_disorder(stack("torch.nn.Linear"))
+    with pytest.raises(ValueError, match=r"changes the backbone of the net before it, and the CNN of .* has none"):
+        refuse_disorder(stack("vit.models.CNN"))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vit.data.catalog import describe, manifest, pictures
+from vit.data.catalog import describe, manifest
 from vit.data.merging import is_coarser, merged
 from vit.data.module import Images
 
@@ -72,7 +72,7 @@ def test_a_validation_split_of_its_own_is_merged_too(tmp_path: Path):
 
 def test_merged_data_have_a_name_and_a_manifest_of_their_own():
     own = manifest("digits", None)
-    assert own == pictures("digits", None) == Images("digits").manifest_hash
+    assert own == Images("digits").manifest_hash
     again = dict(reversed(SHAPES.items()))
     other = SHAPES | {"round": list("068"), "mixed": list("2359")}
     hashes = [Images("digits", merge_classes=merge).manifest_hash for merge in (SHAPES, again, other)]

@@ -2,7 +2,7 @@
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -36,23 +36,33 @@ def kernel_attention(
     if mask is not None and mask.keys is not None:
         k = k.masked_fill(~mask.keys[:, None, :, None], 0.0)
     v = F.pad(v, (0, 1), value=1.0)  # its last column sums the weights
-    level = torch.zeros_like(k[..., :1]) if level is None else level
     if mask is None or not mask.causal:
-        sums, _ = _sums(q, k, v, level)
+        sums = q @ (k.mT @ v) if level is None else _sums(q, k, v, level)[0]
     elif q.shape[2] != k.shape[2]:
         raise ValueError(f"a causal mask needs as many queries as keys; got {q.shape[2]} queries, {k.shape[2]} keys")
-    elif mask.prefix is None:
-        sums, _ = _causal_sums(q, k, v, level)
-    else:  # the prefix is seen by all, what follows it in order
-        front = torch.arange(k.shape[2], device=k.device) < mask.prefix[:, None]
-        front = front[:, None, :, None]
-        least = torch.finfo(level.dtype).min
-        seen, top = _sums(q, k.masked_fill(~front, 0.0), v, level.masked_fill(~front, least))
-        after, now = _causal_sums(q, k.masked_fill(front, 0.0), v, level.masked_fill(front, least))
-        both = torch.maximum(top, now)
-        sums = seen * (top - both).exp() + after * (now - both).exp()
+    else:
+        level = torch.zeros_like(k[..., :1]) if level is None else level
+        sums = _in_order(q, k, v, level, mask.prefix)
     total = sums[..., -1:]
     return sums[..., :-1] / (total.clamp(min=floor) if floor else total.masked_fill(total == 0, 1.0))
+
+
+def _in_order(
+    q: Float[Tensor, "b h n f"],
+    k: Float[Tensor, "b h n f"],
+    v: Float[Tensor, "b h n e"],
+    level: Float[Tensor, "b h n 1"],
+    prefix: Int[Tensor, " p"] | None,
+) -> Float[Tensor, "b h n e"]:
+    """The causal sums, each relative to the largest level its query sees; the prefix is seen by all."""
+    if prefix is None:
+        return _causal_sums(q, k, v, level)[0]
+    front = (torch.arange(k.shape[2], device=k.device) < prefix[:, None])[:, None, :, None]
+    least = torch.finfo(level.dtype).min
+    seen, top = _sums(q, k.masked_fill(~front, 0.0), v, level.masked_fill(~front, least))
+    after, now = _causal_sums(q, k.masked_fill(front, 0.0), v, level.masked_fill(front, least))
+    both = torch.maximum(top, now)
+    return seen * (top - both).exp() + after * (now - both).exp()
 
 
 def _sums(

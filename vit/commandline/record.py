@@ -106,14 +106,15 @@ def shown(command: str, args: list[str]) -> str:
     """``vit COMMAND ARGS`` without the places on this machine: a record names data by its hash."""
     words, place = ["vit", command], False
     for argument in args:
+        if place:  # which the option before announced
+            words.append(_without_place(argument))
+            place = False
+            continue
         flag, equals, value = argument.partition("=")
         names_place = flag in _PATHS or (flag.startswith("--") and flag.rpartition(".")[2] in PLACES)
         told = _without_place if names_place else _told
-        if place:
-            words.append(_without_place(argument))
-        else:
-            words.append(f"{flag}={told(value)}" if equals else _told(argument))
-        place = not equals and names_place
+        words.append(f"{flag}={told(value)}" if equals else _told(argument))
+        place = names_place and not equals
     return " ".join(words)
 
 

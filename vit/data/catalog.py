@@ -198,11 +198,6 @@ def identify(dataset: str | None, root: str | None, merge_classes: Merge | None 
     return found._replace(manifest_hash=hashlib.sha256(both.encode()).hexdigest())
 
 
-def pictures(dataset: str | None, root: str | None) -> str:
-    """SHA-256 of a set as it came, with its own classes."""
-    return identify(dataset, root).manifest_hash
-
-
 def _identify(dataset: str | None, root: str | None) -> Identity:
     name = resolve(dataset, root)
     digest = hashlib.sha256(os.fsencode("\n".join(describe(dataset, root).classes)))

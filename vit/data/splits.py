@@ -63,7 +63,8 @@ class Splits:
     def names(self, samples: Iterable[int], split: Literal["train", "test"] = "train") -> list[str]:
         """What reports call some pictures of a split: paths below the data's place, or ``NAME #POSITION``."""
         source = self._carved[0] if split == "train" else self._tested
-        return [self._name(source, place) for place in samples]
+        told = "" if split == "train" or self.whole else f" {split}"
+        return [self._name(source, place, told) for place in samples]
 
     @cached_property
     def nested_order(self) -> np.ndarray:

@@ -106,7 +106,7 @@ def facts(data: Images) -> dict[str, Any]:
     train, val, test = (catalog.load(data.dataset, data.root, split) for split in ("train", "val", "test"))
     assert train is not None and test is not None, "every set has them"
     there = len(data.nested_order)
-    coarse = {"coarse_of": catalog.pictures(data.dataset, data.root), "merged": data.merge_classes}
+    coarse = {"coarse_of": catalog.manifest(data.dataset, data.root), "merged": data.merge_classes}
     return {
         "name": data.description.name,
         "manifest_hash": data.manifest_hash,
