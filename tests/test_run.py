@@ -270,6 +270,8 @@ def test_resume_refuses_another_list_of_pictures_under_the_same_name(tmp_path: P
     own = ["--data.dataset=digits", "--data.subset", str(tmp_path / "seed-0.json"), "--data.train_size=100"]
     folder = run.fit([*TINY, *own, "--run", str(tmp_path / "run")]).folder
     write_subsets(tmp_path / "seed-0.json", data, 0, 100)
+    with pytest.raises(ValueError, match=r"none.json: expected a study's subset file"):
+        run.fit([*TINY, "--data.dataset=digits", "--data.subset=none.json", "--run", str(tmp_path / "no")])
     with pytest.raises(ValueError, match=r"the subset .*seed-0.json changed since .*run was begun: manifest "):
         run.fit(["--resume", str(folder), "--trainer.max_epochs", "3"])
 

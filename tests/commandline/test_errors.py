@@ -17,6 +17,10 @@ CASES = [
     (["--dta.root=x"], "--dta.root: no such option; did you mean '--data.root'?"),
     (["--rum", "x"], "--rum: no such option; did you mean '--run'?"),
     (["--model.nte", "x"], "model.nte: Classifier has no option 'nte'; did you mean 'net'?"),
+    (
+        ["--model.optimiser.lr", "1"],
+        "model.optimiser.lr: Classifier has no option 'optimiser'; did you mean 'optimizer'?",
+    ),
     (["--model.optimizer.lrr", "1"], "model.optimizer.lrr: AdamW has no option 'lrr'; did you mean 'lr'?"),
     (
         [f"{BACKBONE}.embed_dmi", "64"],

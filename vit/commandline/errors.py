@@ -68,9 +68,11 @@ def _unrecognized(match: re.Match[str], text: str, keys: list[str]) -> str:
     if owner is None:
         near = did_you_mean(f"--{option}", [f"--{key}" for key in keys])
         return f"--{option}: no such option{near}"
-    *path, name = option.split(".")
-    for part in path:
-        owner = _annotated(owner, part) or owner
+    name = option
+    for name in option.split("."):  # the first that is wrong
+        if name not in _options(owner):
+            break
+        owner = _annotated(owner, name) or owner
     return f"{_key(match, text, option)}: {owner.__name__} has no option {name!r}" + did_you_mean(name, _options(owner))
 
 

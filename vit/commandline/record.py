@@ -1,5 +1,6 @@
 """How a run was made, kept in its folder, and the line that a recorded result is."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from vit.commandline.overlays import packaged_names
 from vit.data.module import Images
 from vit.data.prints import Prints, joined
 from vit.environment import environment
-from vit.files import extend, listed, sha256, write_atomically
+from vit.files import extend, listed, write_atomically
 from vit.tasks.places import PLACES, told_without_places, without_places
 
 SITTINGS, DATA, SEEN = "fit.json", "data.json", "seen.npz"
@@ -48,7 +49,7 @@ def keep_data(folder: Path, data: Images) -> None:
     now = {
         "name": data.description.name,
         "manifest_hash": data.manifest_hash,
-        "subset": data.subset and sha256(Path(data.subset)),
+        "subset": data.subset and hashlib.sha256(data.nested_order.tobytes()).hexdigest(),
     }
     before = now | _kept(folder)
     for what, key in ((f"the data {now['name']!r}", "manifest_hash"), (f"the subset {data.subset}", "subset")):
