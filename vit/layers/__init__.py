@@ -16,6 +16,7 @@ from vit.layers.lowrank import LowRankLinear, merged
 from vit.layers.lstm import BiLstm
 from vit.layers.mixers import Identity
 from vit.layers.mlp import ActFactory, Mlp, MlpFactory, SwiGLU
+from vit.layers.narrowing import Kept, NarrowingBlock, TopKBlock
 from vit.layers.norm import LayerNorm, NormFactory
 from vit.layers.patches import (
     ConvStem,
@@ -77,6 +78,7 @@ __all__ = [
     "HeadFactory",
     "HierarchicalPool",
     "Identity",
+    "Kept",
     "LayerNorm",
     "LayerScale",
     "LearnedPositions",
@@ -88,6 +90,7 @@ __all__ = [
     "MixerFactory",
     "Mlp",
     "MlpFactory",
+    "NarrowingBlock",
     "NeighbourMean",
     "NoMlp",
     "NoPositions",
@@ -119,6 +122,7 @@ __all__ = [
     "SpatialReduction",
     "SwiGLU",
     "TokenMlp",
+    "TopKBlock",
     "WeightedPool",
     "adapt_channels",
     "default_patch_size",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import final
 
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -71,9 +72,43 @@ class SelfAttention(nn.Module):
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:
-        first, *second = self.project_sets(x, layout)
+        return self._mixed(self.project_sets(x, layout), layout)
+
+    def with_row(
+        self, x: Float[Tensor, "b n c"], layout: Layout, token: int
+    ) -> tuple[Float[Tensor, "b n c"], Float[Tensor, "b h n"]]:
+        """The output, and how much ``token`` takes from each token: its row of the mechanism's exact matrix.
+
+        A mechanism is linear in its values, so identity columns under that one query return the row, for n^2
+        multiply-adds a head; as in evaluation, whatever the mode. It has no gradient. A mechanism to which one query
+        is another sequence, treated otherwise, gives another row: `TopKBlock` finds such by trying.
+
+        Raises:
+            ValueError: the mechanism needs as many queries as keys, or a second set of projections.
+        """
+        sets = self.project_sets(x, layout)
+        return self._mixed(sets, layout), self._row(sets, layout, token)
+
+    def _mixed(self, sets: Sequence[Projections], layout: Layout) -> Float[Tensor, "b n c"]:
+        first, *second = sets
         mixed = self.mechanism(*first, layout, *second)
         return self.proj_drop(self.proj(rearrange(mixed, "b h n e -> b n (h e)")))
+
+    @torch.no_grad()
+    def _row(self, sets: Sequence[Projections], layout: Layout, token: int) -> Float[Tensor, "b h n"]:
+        (q, k, v), name = sets[0], type(self.mechanism).__name__
+        if q is None or k is None or self.mechanism.second:
+            raise ValueError(f"the attention of one token is asked for, but {name} does not mix one query alone")
+        training, columns = self.mechanism.training, []
+        self.mechanism.eval()  # no dropout, and no buffer moves: the row of what has been mixed
+        try:
+            for some in torch.eye(v.shape[2], dtype=v.dtype, device=v.device).split(v.shape[3], dim=1):
+                values = some.expand(*v.shape[:2], -1, -1)
+                # Not a call of the module: hooks record how tokens mix, and this mixes none.
+                columns.append(self.mechanism.forward(q[:, :, token : token + 1], k, values, layout)[:, :, 0])
+        finally:
+            self.mechanism.train(training)
+        return torch.cat(columns, dim=-1)
 
     def project(self, x: Float[Tensor, "b n c"], layout: Layout) -> Projections:
         """Queries, keys and values as the mechanism sees them; the first set where it wants two."""

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vit.layers.block import BlockFactory
+from vit.layers.narrowing import Kept, NarrowingBlock
 from vit.tokens import Grid, Layout
 
 
@@ -17,6 +18,7 @@ class Encoder(nn.Module):
 
     With ``share_layers`` there is one block per entry of ``blocks``, which is run ``count`` times (Lan et al. 2020,
     ALBERT, section 3.1: all parameters shared); weights, checkpoints and optimisers hold it once.
+    After a `NarrowingBlock` the later blocks see the tokens it kept; at the end the others stand again in their places.
 
     Args:
         dim: channels.
@@ -49,6 +51,14 @@ class Encoder(nn.Module):
         return [block for block, times in zip(self.blocks, self.times, strict=True) for _ in range(times)]
 
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:
+        entered: list[tuple[Tensor, Kept]] = []
         for block in self.layers:
-            x = block(x, layout)
+            if isinstance(block, NarrowingBlock):
+                kept = block.narrow(x, layout)
+                entered.append((x, kept))
+                x, layout = kept.tokens, kept.layout
+            else:
+                x = block(x, layout)
+        for before, kept in reversed(entered):
+            x = kept.restored(before, x)
         return x

@@ -183,17 +183,28 @@ class PatchDropout(nn.Module):
     def forward(self, tokens: Float[Tensor, "b n c"], layout: Layout) -> tuple[Float[Tensor, "b m c"], Layout]:
         if not self.training or self.rate == 0.0:
             return tokens, layout
-        patches = tokens.shape[1] - layout.grid.num_prefix
-        kept = max(1, round(patches * (1 - self.rate)))
-        draws, keys = torch.rand(len(tokens), patches, device=tokens.device), layout.patch_keys
-        if keys is not None:
-            draws = draws.masked_fill(~keys, 2.0)  # last
-        index, rank = draws.argsort(dim=1)[:, :kept].sort(dim=1)
-        chosen, layout = keep_patches(tokens, layout, index)
-        if keys is not None:
-            own = (keys.sum(dim=1, keepdim=True) * (1 - self.rate)).round().clamp(min=1)
-            layout = _without_keys(layout, rank >= own)
+        draws = torch.rand(len(tokens), tokens.shape[1] - layout.grid.num_prefix, device=tokens.device)
+        chosen, layout, _ = keep_best(tokens, layout, -draws, 1 - self.rate)
         return chosen, layout
+
+
+def keep_best(
+    tokens: Float[Tensor, "b n c"], layout: Layout, scores: Float[Tensor, "b p"], share: float
+) -> tuple[Float[Tensor, "b m c"], Layout, Int[Tensor, "b k"]]:
+    """The ``share`` of each image's patch tokens that score highest, at least one, in raster order; and the prefix.
+
+    Of a padded image the share is that of its own patches; what else its row keeps is padding. Of equal scores the
+    first stays. The index counts among the present patches, as in `Layout.keep`.
+    """
+    kept, keys = [max(1, round(patches * share)) for patches in range(scores.shape[1] + 1)], layout.patch_keys
+    if keys is not None:
+        scores = scores.masked_fill(~keys, -torch.inf)
+    index, rank = scores.argsort(dim=1, descending=True, stable=True)[:, : kept[-1]].sort(dim=1)
+    chosen, layout = keep_patches(tokens, layout, index)
+    if keys is not None:
+        own = torch.tensor(kept, device=keys.device)[keys.sum(dim=1, keepdim=True)]
+        layout = _without_keys(layout, rank >= own)
+    return chosen, layout, index
 
 
 def keep_patches(
