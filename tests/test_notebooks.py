@@ -46,8 +46,8 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_attention_rollout_draws_its_figures(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("VIT_RUN", str(small_run))
     cells = _executed("attention_rollout", tmp_path, monkeypatch)
-    assert len(cells) == 5
-    assert [_figures(cell) for cell in cells] == [0, 1, 1, 1, 1]
+    assert len(cells) == 7
+    assert [_figures(cell) for cell in cells] == [0, 1, 1, 1, 1, 1, 1]
     assert "read at: " in cells[3].outputs[0].text
 
 

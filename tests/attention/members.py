@@ -51,6 +51,7 @@ from vit.attention import (
     Softmax,
     Sparse,
     Strided,
+    Superpixels,
     Window,
 )
 from vit.tokens import Grid, Layout
@@ -143,6 +144,15 @@ MECHANISMS = [
     Member(partial(Sinkhorn, block_size=3), **NEITHER, cross=False, equivariant=False),
     Member(Softmax),
     Member(partial(Softmax, scale=0.3)),
+    Member(
+        partial(Superpixels, side=2),
+        causal=False,
+        cross=False,
+        equivariant=False,
+        placeless=False,
+        borderless=False,
+        positive=False,
+    ),
     _sparse(partial(BigBird, block_size=1, random=2), borderless=False, any_length=False),
     _sparse(partial(Edges, edges=[(0, 3), (5, 0), (2, 4)]), any_length=False),
     _sparse(partial(GlobalTokens, count=2, width=1)),

@@ -77,6 +77,15 @@ def test_a_shared_blocks_drop_path_is_the_mean_of_its_layers() -> None:
     assert [block.residual1.drop_path.rate for block in encoder.blocks] == pytest.approx([0.05, 0.3])
 
 
+def test_states_are_what_each_layer_leaves() -> None:
+    encoder, x = redrawn(Encoder(C, Grid(1, N), [(Block, 2), (PostNormBlock, 1)])), random(B, N, C)
+    expected = x
+    for block, state in zip(encoder.blocks, encoder.states(x, row()), strict=True):
+        expected = block(expected, row())
+        assert torch.equal(state, expected)
+    assert torch.equal(encoder(x, row()), expected)
+
+
 def test_no_blocks_is_the_identity() -> None:
     x = random(B, N, C)
     assert Encoder(C, Grid(1, N), [])(x, row()) is x

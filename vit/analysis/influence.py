@@ -45,11 +45,11 @@ def reach(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        layers = Encoder(dim, grid, [(block, depth)]).double().eval()
+        encoder = Encoder(dim, grid, [(block, depth)]).double().eval()
         tokens = torch.randn(grid.tokens, dim, dtype=torch.float64)
     rows = []
-    for last in range(1, depth + 1):
-        mix = partial(_through, layers.layers[:last], Layout(grid))
+    for layer in range(depth):
+        mix = partial(_after, encoder, layer, Layout(grid))
         rows.append(influence(mix, tokens, [grid.num_prefix + query])[0, grid.num_prefix :])
     return rearrange(torch.stack(rows), "depth (gh gw) -> depth gh gw", gh=grid.height)
 
@@ -78,7 +78,5 @@ def told_apart(block: BlockFactory, positions: PositionFactory, dim: int, grid: 
     return ((out[0, 0] - out[0, -1]).norm() / out[0, 0].norm()).item()
 
 
-def _through(layers: Sequence[torch.nn.Module], layout: Layout, tokens: Float[Tensor, "b n c"]) -> Tensor:
-    for layer in layers:
-        tokens = layer(tokens, layout)
-    return tokens
+def _after(encoder: Encoder, layer: int, layout: Layout, tokens: Float[Tensor, "b n c"]) -> Tensor:
+    return encoder.states(tokens, layout)[layer]

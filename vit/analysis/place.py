@@ -26,9 +26,7 @@ def place_known(backbone: Backbone, images: Float[Tensor, "b c height width"]) -
         raise ValueError(f"expected two pictures or more, one half to fit and one to judge, got {len(images)}")
     with evaluating(backbone):
         tokens, layout = backbone.embed(images)
-        states = [tokens]
-        for layer in backbone.encoder.layers:
-            states.append(layer(states[-1], layout))
+        states = [tokens, *backbone.encoder.states(tokens, layout)]
     return [_judged(state[:, layout.grid.num_prefix :].double(), layout) for state in states]
 
 

@@ -33,6 +33,7 @@ from vit.attention.sinkhorn import Sinkhorn
 from vit.attention.softmax import Softmax
 from vit.attention.sparse import Sparse
 from vit.attention.strided import Strided
+from vit.attention.superpixels import Superpixels
 from vit.attention.synthesizer import (
     DenseSynthesizer,
     FactorizedDenseSynthesizer,
@@ -87,5 +88,6 @@ __all__ = [
     "Softmax",
     "Sparse",
     "Strided",
+    "Superpixels",
     "Window",
 ]

@@ -51,6 +51,7 @@ class Backbone(nn.Module):
         drop_path: stochastic depth rate of the last block.
         share_layers: one block for all layers of ``block``, one for those of each entry of ``early`` (Lan et al. 2020,
             ALBERT); its drop-path rate is the mean of theirs, see `Encoder`.
+        grad_checkpointing: train with less memory and more time, see `Encoder`; the result is the same.
         norm: final norm.
 
     Raises:
@@ -73,6 +74,7 @@ class Backbone(nn.Module):
         early: Sequence[tuple[BlockFactory, int]] = (),
         drop_path: float = 0.0,
         share_layers: bool = False,
+        grad_checkpointing: bool = False,
         norm: NormFactory = LayerNorm,
     ) -> None:
         super().__init__()
@@ -91,7 +93,8 @@ class Backbone(nn.Module):
         self.prefix_tokens = nn.Parameter(torch.randn(1, len(prefix), embed_dim) * 0.02)
         self.pos_embed = pos_embed(embed_dim, self.grid)
         self.patch_drop = PatchDropout(patch_drop)
-        self.encoder = Encoder(embed_dim, self.grid, [*early, (block, late)], drop_path, share_layers)
+        blocks = [*early, (block, late)]
+        self.encoder = Encoder(embed_dim, self.grid, blocks, drop_path, share_layers, grad_checkpointing)
         self.norm = norm(embed_dim)
         self.apply(init_weights)
 

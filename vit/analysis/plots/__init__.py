@@ -5,6 +5,7 @@ from vit.analysis.plots.depth import distances, heads
 from vit.analysis.plots.learning import curves
 from vit.analysis.plots.matrix import confusion
 from vit.analysis.plots.pictures import overlay, overlays, reconstructions, samples, visible
+from vit.analysis.plots.scatter import scatter
 from vit.analysis.plots.series import lines
 from vit.analysis.plots.sheets import matrices
 
@@ -20,5 +21,6 @@ __all__ = [
     "overlays",
     "reconstructions",
     "samples",
+    "scatter",
     "visible",
 ]
