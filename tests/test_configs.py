@@ -182,6 +182,12 @@ def test_distilling_keeps_the_recipe() -> None:
     assert config.class_path == "vit.tasks.distill.Distiller" and config.init_args.optimizer.init_args.lr == 2e-3
 
 
+def test_gradient_checkpointing_reaches_the_encoder_of_any_task() -> None:
+    for stack in (("quickstart",), ("model/vit_nano", "pretrain/mae"), ("model/conformer_pico",)):
+        nets = [net_of(*stack, *more, "data/fashion_mnist") for more in ((), ("grad_checkpointing",))]
+        assert [net.backbone.encoder.grad_checkpointing for net in nets] == [False, True]
+
+
 def test_packages_are_listed() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     assert sorted(listed) == sorted([*find_packages(ROOT, include=["vit", "vit.*"]), "vit.configs"])

@@ -1,4 +1,5 @@
 import math
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -231,11 +232,22 @@ def test_any_mechanism_learns_saves_and_runs_in_autocast(member: Member) -> None
 
 @pytest.mark.slow
 @over()
-def test_any_mechanism_compiles_into_one_graph(member: Member) -> None:
+def test_any_mechanism_compiles_into_one_graph_and_trains_the_same(member: Member) -> None:
     torch.compiler.reset()
     grid = Grid(2, 3, prefix=("cls",))
-    attention, x = redrawn(SelfAttention(C, grid, H, 8, E, mechanism=member.factory)), random(B, N, C)
+    plain, x = redrawn(SelfAttention(C, grid, H, 8, E, mechanism=member.factory)), random(B, N, C)
     layout = Layout(grid, Mask(keys=KEYS) if member.keys else None)
-    with untyped():
-        compiled = torch.compile(attention, fullgraph=True, backend="eager")
-        assert_close(compiled(x, layout), attention(x, layout))
+    for training in (False, True):
+        attention = deepcopy(plain).train(training)
+        other = deepcopy(attention)
+        with untyped():
+            torch.manual_seed(0)
+            ours = torch.compile(attention, fullgraph=True, backend="aot_eager")(x, layout)
+            torch.manual_seed(0)
+            expected = other(x, layout)
+            ours.square().sum().backward()
+            expected.square().sum().backward()
+        assert_close(ours, expected)
+        for (name, mine), theirs in zip(attention.named_parameters(), other.parameters(), strict=True):
+            assert_close(mine.grad, theirs.grad, msg=name)
+        assert_close(attention.state_dict(), other.state_dict())

@@ -60,12 +60,12 @@ def test_the_most_attended_patches_stay_in_order_and_in_their_places(
     x, layout = random(B, GRID.tokens, C), Layout(GRID)
     kept = block.train(training).narrow(x, layout)
     scores = attentiveness(block, x, layout)
-    assert kept.index.shape == (B, left) and kept.tokens.shape == (B, FRONT + left, C)
+    assert kept.places.shape == (B, left) and kept.tokens.shape == (B, FRONT + left, C)
     for sample in range(B):
         best = sorted(range(PATCHES), key=lambda patch: -scores[sample, patch])[:left]
-        assert kept.index[sample].tolist() == sorted(best)
-    assert torch.equal(kept.layout.index, kept.index) and kept.layout.grid == GRID
-    expected, _ = keep_patches(plain(x, layout), layout, kept.index)
+        assert kept.places[sample].tolist() == sorted(best)
+    assert torch.equal(kept.layout.index, kept.places) and kept.layout.grid == GRID
+    expected, _ = keep_patches(plain(x, layout), layout, kept.places)
     assert_close(kept.tokens, expected)  # all were attended to, and the MLP asks no other token
 
 
@@ -74,8 +74,8 @@ def test_of_a_kept_subset_it_keeps_a_subset() -> None:
     some = torch.tensor([[1, 4, 8, 14], [0, 2, 3, 11]])
     x, layout = keep_patches(random(B, GRID.tokens, C), Layout(GRID), some)
     kept = block.narrow(x, layout)
-    assert torch.equal(kept.layout.index, some.gather(1, kept.index)) and kept.index.shape == (B, 2)
-    assert torch.equal(kept.index, attentiveness(block, x, layout).topk(2).indices.sort().values)
+    assert torch.equal(kept.layout.index, some.gather(1, kept.places)) and kept.places.shape == (B, 2)
+    assert torch.equal(kept.places, attentiveness(block, x, layout).topk(2).indices.sort().values)
 
 
 def test_later_blocks_see_the_kept_alone_and_the_dropped_stand_as_they_came() -> None:
@@ -89,7 +89,7 @@ def test_later_blocks_see_the_kept_alone_and_the_dropped_stand_as_they_came() ->
     middle = third(once.tokens, once.layout)
     twice = fourth.narrow(middle, once.layout)
     out = encoder(x, layout)
-    assert out.shape == x.shape and twice.index.shape == (B, 4)
+    assert out.shape == x.shape and twice.places.shape == (B, 4)
     assert torch.equal(out[:, :FRONT], twice.tokens[:, :FRONT])
     for sample in range(B):
         for patch in range(PATCHES):
@@ -110,7 +110,7 @@ def test_padded_pictures_are_as_alone() -> None:
     x = random(B, GRID.tokens, C)
     kept = encoder.blocks[0].narrow(x, layout)
     assert kept.layout.patch_keys.sum(dim=1).tolist() == [9, 4]
-    assert inside.gather(1, kept.index)[kept.layout.patch_keys].all()
+    assert inside.gather(1, kept.places)[kept.layout.patch_keys].all()
     out = encoder(x, layout)
     for sample, (rows, columns) in enumerate([(3, 5), (2, 3)]):
         own = torch.cat((torch.ones(FRONT, dtype=torch.bool), inside[sample]))

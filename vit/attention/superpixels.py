@@ -74,7 +74,8 @@ class Superpixels(Mechanism):
         sizes = k.new_tensor([layout.grid[:2]], dtype=torch.long) if layout.sizes is None else layout.sizes
         cells, places = self._cells(layout.coordinates(k.device).long(), sizes)
         with torch.autocast(k.device.type, enabled=False):
-            features = self._features(*widen(k), places[:, None], present[:, None, :, None])
+            (keys,) = widen(k)
+            features = self._features(keys, places[:, None], present[:, None, :, None])
             cluster = cells[:, None].expand(k.shape[:3])
             for _ in range(self.rounds):
                 cluster = self._nearest(features, cluster, present[:, None, :, None])

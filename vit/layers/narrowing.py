@@ -22,13 +22,13 @@ class Kept(NamedTuple):
 
     tokens: Float[Tensor, "b m c"]
     layout: Layout
-    index: Int[Tensor, "b k"]
+    places: Int[Tensor, "b k"]
 
     def restored(self, before: Float[Tensor, "b n c"], x: Float[Tensor, "b m c"]) -> Float[Tensor, "b n c"]:
         """``x``, what became of the kept tokens, in their places among those of ``before``."""
         front, keys = self.layout.grid.num_prefix, self.layout.patch_keys
         prefix, patches, old = x[:, :front], x[:, front:], before[:, front:].to(x.dtype)
-        places = self.index[..., None].expand(-1, -1, x.shape[2])
+        places = self.places[..., None].expand(-1, -1, x.shape[2])
         if keys is not None:
             patches = torch.where(keys[..., None], patches, old.gather(1, places))
         return torch.cat((prefix, old.scatter(1, places, patches)), dim=1)

@@ -25,9 +25,9 @@ def recomputed(run: Callable[[Tensor, Layout], Out], module: nn.Module, x: Tenso
     return checkpoint(run, x, layout, use_reentrant=False)
 
 
-@torch.compiler.disable
+@torch.compiler.disable()
 def _from_the_same_buffers(run: Callable[[Tensor, Layout], Out], module: nn.Module, x: Tensor, layout: Layout) -> Out:
-    before = {place: getattr(*place).clone() for place in _moving(module)}
+    before = {(part, name): getattr(part, name).clone() for part, name in _moving(module)}
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _holding(before)
@@ -48,11 +48,11 @@ def _moving(module: nn.Module) -> list[tuple[nn.Module, str]]:
 @contextmanager
 def _holding(buffers: Mapping[tuple[nn.Module, str], Tensor]) -> Iterator[None]:
     """Copies of these tensors in the places of buffers, for a while."""
-    now = {place: getattr(*place) for place in buffers}
+    now = {(part, name): getattr(part, name) for part, name in buffers}
     try:
-        for place, value in buffers.items():
-            setattr(*place, value.clone())
+        for (part, name), value in buffers.items():
+            setattr(part, name, value.clone())
         yield
     finally:
-        for place, value in now.items():
-            setattr(*place, value)
+        for (part, name), value in now.items():
+            setattr(part, name, value)

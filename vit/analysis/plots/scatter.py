@@ -53,7 +53,7 @@ def scatter(
                 axes.update_datalim([1.2 * tip])
         axes.autoscale_view()
     style = {"family": name_style(tuple(names))["fontfamily"], "size": 8}
-    handles, _ = axes.get_legend_handles_labels()
+    handles, _ = figure.axes[0].get_legend_handles_labels()
     texts = [f"{label}  {printable(name)}" for label, name in enumerate(names)][:20]
     figure.legend(handles[:20], texts, loc="outside right center", prop=style, frameon=False, markerscale=1.6)
     return figure
