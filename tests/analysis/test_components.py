@@ -23,12 +23,14 @@ def test_colours_are_the_three_directions_of_most_variance() -> None:
 def test_fewer_directions_leave_colours_dark() -> None:
     colours = patch_colours(torch.rand(2, 5, 1))
     assert colours[..., 0].std() > 0 and not colours[..., 1:].any()
+    rank_one = patch_colours(torch.outer(torch.rand(100), torch.rand(64))[None])
+    assert rank_one[..., 0].std() > 0 and not rank_one[..., 1:].any()  # not the rounding, stretched
     with pytest.raises(ValueError, match="expected two tokens or more, got 1"):
         patch_colours(torch.rand(1, 1, 8))
 
 
 def test_class_vectors_are_the_rows_of_the_linear_map() -> None:
-    head = redrawn(Head(6, Grid(1, 4), 5, pool=MeanPool, drop=0.5)).float()
+    head = redrawn(Head(6, Grid(1, 4), 5, pool=MeanPool, drop=0.5))
     assert_close(class_vectors(head, 6), head.fc.weight.detach())
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from tests.models.nets import plain
-from vit.analysis.features import CLASS, HEAD, PATCHES, gathered, readings
+from vit.analysis.features import CLASS, HEAD, PATCHES, gathered, read_by_head, readings
 from vit.layers import DistilledHead, Head, MapPool, MeanPool, SinCos2d
 from vit.models import CNN, MAE, Backbone
 
@@ -24,6 +24,8 @@ def test_a_vit_is_read_at_its_patches_its_class_token_and_its_own_pool() -> None
     assert_close(found[CLASS], tokens[:, 0])
     mean = plain(partial(Head, pool=MeanPool), prefix=(), pos_embed=SinCos2d).eval()
     assert readings(mean)(IMAGES).keys() == {PATCHES}
+    beside = plain(partial(Head, pool=MeanPool), prefix=("cls",)).eval()
+    assert_close(read_by_head(beside)(IMAGES), {HEAD: beside.backbone(IMAGES)[0][:, 1:].mean(dim=1)})
     attentive = plain(partial(Head, pool=MapPool)).eval()
     assert_close(readings(attentive)(IMAGES)[HEAD], attentive.features(IMAGES))
     assert readings(plain(DistilledHead, prefix=("cls", "dist")))(IMAGES).keys() == {PATCHES, CLASS, HEAD}

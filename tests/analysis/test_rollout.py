@@ -99,7 +99,7 @@ def test_signed_weights_count_by_their_size_with_rows_scaled_to_one():
 
 
 def test_layers_over_different_tokens_are_refused():
-    with pytest.raises(ValueError, match="windowed and pyramid attention have no global rollout"):
+    with pytest.raises(ValueError, match="windows, pyramids and blocks that drop tokens have no global rollout"):
         rollout([share_matrix(3, 7), share_matrix(3, 5)])
     with pytest.raises(ValueError, match="at least one layer"):
         rollout([])

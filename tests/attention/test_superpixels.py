@@ -89,6 +89,18 @@ def test_padding_is_no_part_of_a_mean() -> None:
     assert torch.equal(together, cutter.clusters(k, layout)[1][:, inside])
 
 
+def test_half_precision_keys_are_compared_in_full() -> None:
+    cutter, grid = Superpixels(H, D, Grid(8, 8), side=4), Grid(8, 8)
+    k = (300 + 0.5 * random(B, H, 64, D)).half()  # whose squares sum beyond what half precision holds
+    assert torch.equal(cutter.clusters(k, Layout(grid)), cutter.clusters(k.float(), Layout(grid)))
+
+
+def test_a_picture_of_nothing_breaks_no_other() -> None:
+    layout = Layout.padded(Grid(4, 6), torch.tensor([[0, 0], [3, 4]]))
+    q, k, v = random(2, H, 24, D), random(2, H, 24, D), random(2, H, 24, E)
+    assert Superpixels(H, D, Grid(4, 6))(q, k, v, layout)[1, :, layout.patch_keys[1]].isfinite().all()
+
+
 def test_of_a_kept_subset_each_patch_has_its_place() -> None:
     index = torch.tensor([[0, 5, 7, 11, 20], [1, 2, 3, 18, 23]])
     layout = Layout(Grid(4, 6)).keep(index)
@@ -102,8 +114,9 @@ def test_of_a_kept_subset_each_patch_has_its_place() -> None:
     [
         ({"side": 0}, "side must be at least 1, got 0"),
         ({"rounds": -1}, "rounds must be at least 0, got -1"),
-        ({"compactness": -0.5}, "compactness must be at least 0, got -0.5"),
-        ({"compactness": float("nan")}, "compactness must be at least 0, got nan"),
+        ({"compactness": -0.5}, "compactness must be at least 0 and finite, got -0.5"),
+        ({"compactness": float("nan")}, "compactness must be at least 0 and finite, got nan"),
+        ({"compactness": float("inf")}, "compactness must be at least 0 and finite, got inf"),
     ],
 )
 def test_refused_when_built(options: dict, words: str) -> None:

@@ -46,8 +46,8 @@ def attentiveness(block: TopKBlock, x: Tensor, layout: Layout) -> Tensor:
 def test_keep_rate_one_is_the_plain_block() -> None:
     block, plain = pair(1.0)
     x, layout = random(B, GRID.tokens, C), Layout(GRID)
-    kept = block.narrow(x, layout)
-    assert torch.equal(kept.tokens, plain(x, layout)) and torch.equal(block(x, layout), plain(x, layout))
+    kept = block(x, layout)
+    assert torch.equal(kept.tokens, plain(x, layout))
     assert torch.equal(kept.layout.index, torch.arange(PATCHES).expand(B, -1))
 
 
@@ -58,7 +58,7 @@ def test_the_most_attended_patches_stay_in_order_and_in_their_places(
 ) -> None:
     block, plain = pair(keep_rate)
     x, layout = random(B, GRID.tokens, C), Layout(GRID)
-    kept = block.train(training).narrow(x, layout)
+    kept = block.train(training)(x, layout)
     scores = attentiveness(block, x, layout)
     assert kept.places.shape == (B, left) and kept.tokens.shape == (B, FRONT + left, C)
     for sample in range(B):
@@ -73,7 +73,7 @@ def test_of_a_kept_subset_it_keeps_a_subset() -> None:
     block, _ = pair(0.5)
     some = torch.tensor([[1, 4, 8, 14], [0, 2, 3, 11]])
     x, layout = keep_patches(random(B, GRID.tokens, C), Layout(GRID), some)
-    kept = block.narrow(x, layout)
+    kept = block(x, layout)
     assert torch.equal(kept.layout.index, some.gather(1, kept.places)) and kept.places.shape == (B, 2)
     assert torch.equal(kept.places, attentiveness(block, x, layout).topk(2).indices.sort().values)
 
@@ -85,9 +85,9 @@ def test_later_blocks_see_the_kept_alone_and_the_dropped_stand_as_they_came() ->
     x, layout = random(B, GRID.tokens, C), Layout(GRID)
     first, second, third, fourth = encoder.blocks
     entered = first(x, layout)
-    once = second.narrow(entered, layout)
+    once = second(entered, layout)
     middle = third(once.tokens, once.layout)
-    twice = fourth.narrow(middle, once.layout)
+    twice = fourth(middle, once.layout)
     out = encoder(x, layout)
     assert out.shape == x.shape and twice.places.shape == (B, 4)
     assert torch.equal(out[:, :FRONT], twice.tokens[:, :FRONT])
@@ -108,7 +108,7 @@ def test_padded_pictures_are_as_alone() -> None:
     inside = layout.patch_keys
     assert inside is not None
     x = random(B, GRID.tokens, C)
-    kept = encoder.blocks[0].narrow(x, layout)
+    kept = encoder.blocks[0](x, layout)
     assert kept.layout.patch_keys.sum(dim=1).tolist() == [9, 4]
     assert inside.gather(1, kept.places)[kept.layout.patch_keys].all()
     out = encoder(x, layout)
@@ -131,7 +131,7 @@ def test_state_dict_is_that_of_a_block() -> None:
     again = TopKBlock(C, GRID, keep_rate=0.5, mixer=MIXER).double().eval()
     again.load_state_dict(plain.state_dict())
     x = random(B, GRID.tokens, C)
-    assert torch.equal(again(x, Layout(GRID)), block(x, Layout(GRID)))
+    assert torch.equal(again(x, Layout(GRID)).tokens, block(x, Layout(GRID)).tokens)
 
 
 @pytest.mark.parametrize("member", MECHANISMS, ids=str)
@@ -172,6 +172,41 @@ def test_the_row_is_of_evaluation_and_moves_nothing() -> None:
     assert drawing.mechanism.calls == 1  # the mixing, and not the row
 
 
+def test_patches_are_ranked_in_full_precision_under_autocast() -> None:
+    attention = redrawn(SelfAttention(C, GRID, num_heads=H)).float()
+    x, layout = random(B, GRID.tokens, C).float(), Layout(GRID)
+    with torch.autocast("cpu", torch.bfloat16):
+        out, row = attention.with_row(x, layout, 1)
+        q, k, _ = attention.project(x, layout)
+    assert out.dtype == q.dtype == torch.bfloat16
+    assert_close(row, (q.float()[:, :, 1:2] @ k.float().mT / q.shape[-1] ** 0.5).softmax(-1)[:, :, 0])
+
+
+def test_tokens_in_half_precision_take_back_what_came_in_another() -> None:
+    encoder = Encoder(C, GRID, [(partial(TopKBlock, keep_rate=0.5, mixer=MIXER, layer_scale=0.1), 2)])
+    x = random(B, GRID.tokens, C).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert encoder(x, Layout(GRID)).dtype == torch.float32  # of the scale's product
+
+
+def test_is_built_in_any_precision_and_without_memory() -> None:
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        TopKBlock(C, GRID, mixer=MIXER)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        assert next(TopKBlock(C, GRID, mixer=MIXER).parameters()).is_meta
+
+
+def test_hooks_see_it_as_any_block() -> None:
+    encoder, seen = redrawn(Encoder(C, GRID, [(partial(TopKBlock, mixer=MIXER), 2)])), []
+    for block in encoder.blocks:
+        block.register_forward_hook(lambda *call: seen.append(call[2].tokens.shape[1]))
+    encoder(random(B, GRID.tokens, C), Layout(GRID))
+    assert seen == [FRONT + 10, FRONT + 7]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -192,7 +227,7 @@ def test_refused_when_called() -> None:
     with pytest.raises(ValueError, match="TopKBlock sees tokens before and after: it cannot honour a causal mask"):
         block(x, Layout(GRID, Mask(causal=True)))
     pairs = torch.ones(1, GRID.tokens, GRID.tokens, dtype=torch.bool)
-    with pytest.raises(ValueError, match="as many queries as keys"):
+    with pytest.raises(ValueError, match="TopKBlock asks what one token attends to: it cannot honour a mask of pairs"):
         block(x, Layout(GRID, Mask(pairs=pairs)))
     fixed = partial(SelfAttention, num_heads=H, mechanism=partial(Linformer, rank=5))
     encoder = redrawn(Encoder(C, GRID, [(partial(TopKBlock, mixer=fixed), 2)]))
@@ -210,7 +245,7 @@ def test_matrices_are_over_the_kept_and_rollout_refuses_in_one_line() -> None:
     calls = record(net(), images)
     assert [attention_matrix(call).shape[-1] for call in calls] == [16, 9, 5]
     assert all(call.within for call in calls)
-    with pytest.raises(ValueError, match="rollout needs layers that attend over the same tokens, got") as raised:
+    with pytest.raises(ValueError, match=r"blocks that drop tokens have no global rollout$") as raised:
         rollout_map(net(), images)
     assert "\n" not in str(raised.value)
 
@@ -246,3 +281,29 @@ def test_compiles_to_the_same() -> None:
         [sys.executable, "-c", COMPILED], cwd=Path(__file__).parents[2], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_exports_to_onnx(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    code = EXPORTED.format(path=tmp_path / "net.onnx", answer=tmp_path / "answer.pt")
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    images, expected = torch.load(tmp_path / "answer.pt")
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    (answer,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    assert_close(torch.from_numpy(answer), expected, rtol=1e-4, atol=1e-5)
+
+
+EXPORTED = """
+from functools import partial
+import torch
+from vit.layers import TopKBlock
+from vit.models import Backbone, ViT
+torch.manual_seed(0)
+backbone = partial(Backbone, patch_size=2, embed_dim=96, depth=2, block=partial(TopKBlock, keep_rate=0.5))
+net, images = ViT((6, 10), 3, 4, backbone).eval(), torch.randn(2, 3, 6, 10)
+torch.onnx.export(net, (images,), r"{path}", dynamo=True, verbose=False)
+torch.save((images, net(images).detach()), r"{answer}")
+"""

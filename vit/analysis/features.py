@@ -33,12 +33,19 @@ def readings(net: nn.Module) -> Callable[[Float[Tensor, "b c h w"]], Features]:
     raise ValueError(f"features are read from a ViT, a CNN or a pretrained net, got a {type(net).__name__}")
 
 
+def read_by_head(net: ViT | CNN) -> Callable[[Float[Tensor, "b c h w"]], Features]:
+    """How to read a net as its head's linear map does, and in no other way."""
+    return lambda images: {HEAD: net.features(images)}
+
+
 @torch.inference_mode()
 def gathered(
-    net: nn.Module, batches: Iterable[tuple[Tensor, Tensor, Tensor]]
+    net: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
+    how: Callable[[nn.Module], Callable[[Float[Tensor, "b c h w"]], Features]] = readings,
 ) -> tuple[dict[str, Float[np.ndarray, "n d"]], Int[np.ndarray, " n"]]:
-    """Features of all pictures by name, and their labels."""
-    read, device = readings(net.eval()), next(net.parameters()).device
+    """Features of all pictures by name, read as ``how`` says, and their labels."""
+    read, device = how(net.eval()), next(net.parameters()).device
     parts: list[dict[str, np.ndarray]] = []
     labels = []
     for images, given, _ in batches:

@@ -71,7 +71,7 @@ def told_apart(block: BlockFactory, positions: PositionFactory, dim: int, grid: 
     """How far one fresh block moves apart the first and the last patch, two that came in as equals, over their norm."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        layer, place = block(dim, grid, 0.0).double().eval(), positions(dim, grid).double().eval()
+        layer, place = Encoder(dim, grid, [(block, 1)]).double().eval(), positions(dim, grid).double().eval()
         tokens = torch.randn(1, grid.tokens, dim, dtype=torch.float64)
         tokens[:, -1] = tokens[:, 0]
         out = layer(place(tokens, grid), Layout(grid))
@@ -79,4 +79,4 @@ def told_apart(block: BlockFactory, positions: PositionFactory, dim: int, grid: 
 
 
 def _after(encoder: Encoder, layer: int, layout: Layout, tokens: Float[Tensor, "b n c"]) -> Tensor:
-    return encoder.states(tokens, layout)[layer]
+    return encoder.states(tokens, layout, layer + 1)[layer]

@@ -48,7 +48,7 @@ def rollout(matrices: Iterable[Float[Tensor, "b h n n"]]) -> Float[Tensor, "b n 
         if result is not None and result.shape != step.shape:
             raise ValueError(
                 f"rollout needs layers that attend over the same tokens, got {tuple(result.shape)} then "
-                f"{tuple(step.shape)}: windowed and pyramid attention have no global rollout"
+                f"{tuple(step.shape)}: windows, pyramids and blocks that drop tokens have no global rollout"
             )
         result = step if result is None else step @ result
     if result is None:

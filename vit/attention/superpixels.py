@@ -1,5 +1,6 @@
 """Edges within regions of the picture."""
 
+from math import inf
 from typing import final
 
 import torch
@@ -20,10 +21,11 @@ class Superpixels(Mechanism):
     """softmax(q k^T / sqrt(d)) v over the tokens of one's own superpixel.  Achanta et al. 2012 (SLIC), of keys.
 
     Superpixels are k-means clusters of what patches look like and where they lie, begun from ``side`` x ``side`` cells
-    of the picture; a patch looks like its key, where the paper has colours. A key counts by its distance in units of
-    the spread of the picture's keys, a place by that in sides of a cell. Clusters are not made to be connected. Each
-    head has its own, drawn anew at every call and without a gradient, in float32 or better; time and memory n^2.
-    Prefix tokens are global, seen by all and seeing all.
+    of the picture. Where the paper has colours there are keys, in which a rotary has its part; a patch is compared with
+    every mean, not just those within two cells; no seed is moved off an edge, and no cluster made to be connected. A
+    key counts by its distance in units of the spread of the picture's keys, a place by that in sides of a cell. Each
+    head has its own clusters, drawn anew at every call and without a gradient, in float32 or better; time and memory
+    n^2 + n side^2. Prefix tokens are global, seen by all and seeing all.
 
     Args:
         side: cells to each side of the picture; a superpixel that loses its last patch stays empty.
@@ -32,8 +34,8 @@ class Superpixels(Mechanism):
         attn_drop: probability of dropping an attention weight in training.
 
     Raises:
-        ValueError: ``side`` below 1, ``compactness`` or ``rounds`` below 0; when called, a causal mask, or queries that
-            are not the layout's tokens.
+        ValueError: ``side`` below 1, ``rounds`` below 0, ``compactness`` below 0 or infinite; when called, a causal
+            mask, or queries that are not the layout's tokens.
     """
 
     def __init__(
@@ -47,8 +49,8 @@ class Superpixels(Mechanism):
         attn_drop: float = 0.0,
     ) -> None:
         super().__init__()
-        if not compactness >= 0:
-            raise ValueError(f"compactness must be at least 0, got {compactness}")
+        if not 0 <= compactness < inf:
+            raise ValueError(f"compactness must be at least 0 and finite, got {compactness}")
         self.side, self.rounds = require_at_least(1, side, "side"), require_at_least(0, rounds, "rounds")
         self.compactness, self.attn_drop = compactness, attn_drop
 
@@ -85,8 +87,8 @@ class Superpixels(Mechanism):
         self, places: Int[Tensor, "#b n 2"], sizes: Int[Tensor, "#b 2"]
     ) -> tuple[Int[Tensor, "#b n"], Float[Tensor, "#b n 2"]]:
         """The cell of each place, and places in sides of a cell."""
-        row, column = (places * self.side // sizes[:, None]).clamp(max=self.side - 1).unbind(-1)
-        width = sizes.prod(dim=-1).float().sqrt() / self.side
+        row, column = (places * self.side // sizes[:, None].clamp(min=1)).clamp(max=self.side - 1).unbind(-1)
+        width = sizes.prod(dim=-1).clamp(min=1).float().sqrt() / self.side
         return row * self.side + column, places / width[:, None, None]
 
     def _features(
@@ -103,7 +105,8 @@ class Superpixels(Mechanism):
         self, features: Float[Tensor, "b h n f"], cluster: Int[Tensor, "b h n"], present: Bool[Tensor, "#b 1 n 1"]
     ) -> Int[Tensor, "b h n"]:
         """The cluster whose mean is nearest to each patch; padding is no part of a mean."""
-        member = (F.one_hot(cluster, self.side**2) * present).to(features.dtype).mT
+        every = torch.arange(self.side**2, device=cluster.device)
+        member = ((cluster[..., None, :] == every[:, None]) & present.mT).to(features.dtype)
         count = member.sum(dim=-1)
         mean = member @ features / count[..., None].clamp(min=1)
         distance = mean.square().sum(dim=-1)[:, :, None] - 2 * features @ mean.mT

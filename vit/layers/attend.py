@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vit.attention import MechanismFactory, Projections, Softmax
+from vit.attention.numerics import widen
 from vit.layers.norm import NormFactory
 from vit.layers.positions import RotaryFactory
 from vit.tokens import Grid, Layout
@@ -80,8 +81,9 @@ class SelfAttention(nn.Module):
         """The output, and how much ``token`` takes from each token: its row of the mechanism's exact matrix.
 
         A mechanism is linear in its values, so identity columns under that one query return the row, for n^2
-        multiply-adds a head; as in evaluation, whatever the mode. It has no gradient. A mechanism to which one query
-        is another sequence, treated otherwise, gives another row: `TopKBlock` finds such by trying.
+        multiply-adds a head; as in evaluation, whatever the mode, in float32 or better, and without a gradient. A
+        mechanism to which one query is another sequence, treated otherwise, gives another row: `TopKBlock` finds such
+        by trying.
 
         Raises:
             ValueError: the mechanism needs as many queries as keys, or a second set of projections.
@@ -102,10 +104,12 @@ class SelfAttention(nn.Module):
         training, columns = self.mechanism.training, []
         self.mechanism.eval()  # no dropout, and no buffer moves: the row of what has been mixed
         try:
-            for some in torch.eye(v.shape[2], dtype=v.dtype, device=v.device).split(v.shape[3], dim=1):
-                values = some.expand(*v.shape[:2], -1, -1)
-                # Not a call of the module: hooks record how tokens mix, and this mixes none.
-                columns.append(self.mechanism.forward(q[:, :, token : token + 1], k, values, layout)[:, :, 0])
+            with torch.autocast(v.device.type, enabled=False):
+                query, keys = widen(q[:, :, token : token + 1], k)
+                for some in torch.eye(v.shape[2], dtype=keys.dtype, device=v.device).split(v.shape[3], dim=1):
+                    values = some.expand(*v.shape[:2], -1, -1)
+                    # Not a call of the module: hooks record how tokens mix, and this mixes none.
+                    columns.append(self.mechanism.forward(query, keys, values, layout)[:, :, 0])
         finally:
             self.mechanism.train(training)
         return torch.cat(columns, dim=-1)

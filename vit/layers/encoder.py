@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vit.layers.block import BlockFactory
-from vit.layers.narrowing import Kept, NarrowingBlock
+from vit.layers.narrowing import Kept
 from vit.layers.recompute import recomputed
 from vit.tokens import Grid, Layout
 
@@ -29,7 +29,7 @@ class Encoder(nn.Module):
             block has one rate, the mean of those of the layers it stands for: as many layers are dropped as without.
         share_layers: whether the layers of one entry are one block.
         grad_checkpointing: whether training keeps only what enters each layer and runs the layer once more for its
-            gradient (Chen et al. 2016), the same to the last bit: less memory, about a third more time.
+            gradient (Chen et al. 2016), the same to the last bit: less memory, one more forward pass in time.
     """
 
     def __init__(
@@ -61,11 +61,13 @@ class Encoder(nn.Module):
             x, layout = self._step(block, x, layout, dropped)
         return _restored(x, dropped)
 
-    def states(self, x: Float[Tensor, "b n c"], layout: Layout) -> list[Float[Tensor, "b n c"]]:
-        """What each layer leaves, every token in its place; the last is the output."""
+    def states(
+        self, x: Float[Tensor, "b n c"], layout: Layout, layers: int | None = None
+    ) -> list[Float[Tensor, "b n c"]]:
+        """What each layer leaves, or each of the first ``layers``, every token in its place."""
         dropped: list[tuple[Tensor, Kept]] = []
         states = []
-        for block in self.layers:
+        for block in self.layers[:layers]:
             x, layout = self._step(block, x, layout, dropped)
             states.append(_restored(x, dropped))
         return states
@@ -75,11 +77,11 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, Layout]:
         """One layer; where it lets fewer tokens go on, what came to it and what it kept join ``dropped``."""
         again = self.grad_checkpointing and self.training and torch.is_grad_enabled()
-        if not isinstance(block, NarrowingBlock):
-            return recomputed(block, block, x, layout) if again else block(x, layout), layout
-        kept = recomputed(block.narrow, block, x, layout) if again else block.narrow(x, layout)
-        dropped.append((x, kept))
-        return kept.tokens, kept.layout
+        out: Tensor | Kept = recomputed(block, x, layout) if again else block(x, layout)
+        if not isinstance(out, Kept):
+            return out, layout
+        dropped.append((x, out))
+        return out.tokens, out.layout
 
 
 def _restored(x: Tensor, dropped: Sequence[tuple[Tensor, Kept]]) -> Tensor:

@@ -193,13 +193,13 @@ def keep_best(
 ) -> tuple[Float[Tensor, "b m c"], Layout, Int[Tensor, "b k"]]:
     """The ``share`` of each image's patch tokens that score highest, at least one, in raster order; and the prefix.
 
-    Of a padded image the share is that of its own patches; what else its row keeps is padding. Of equal scores the
-    first stays. The index counts among the present patches, as in `Layout.keep`.
+    Of a padded image the share is that of its own patches; what else its row keeps is padding. The index counts among
+    the present patches, as in `Layout.keep`.
     """
     kept, keys = [max(1, round(patches * share)) for patches in range(scores.shape[1] + 1)], layout.patch_keys
     if keys is not None:
         scores = scores.masked_fill(~keys, -torch.inf)
-    index, rank = scores.argsort(dim=1, descending=True, stable=True)[:, : kept[-1]].sort(dim=1)
+    index, rank = scores.topk(kept[-1], dim=1).indices.sort(dim=1)
     chosen, layout = keep_patches(tokens, layout, index)
     if keys is not None:
         own = torch.tensor(kept, device=keys.device)[keys.sum(dim=1, keepdim=True)]

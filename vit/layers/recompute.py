@@ -1,8 +1,8 @@
 """Memory for time: a layer whose activations are made again for its gradient."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TypeVar
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,29 +10,27 @@ from torch.utils.checkpoint import checkpoint
 
 from vit.tokens import Layout
 
-Out = TypeVar("Out")
 
+def recomputed(module: nn.Module, x: Tensor, layout: Layout) -> Any:
+    """``module(x, layout)``, of which only the input is kept; the gradient runs it once more.  Chen et al. 2016.
 
-def recomputed(run: Callable[[Tensor, Layout], Out], module: nn.Module, x: Tensor, layout: Layout) -> Out:
-    """``run(x, layout)``, of which only the input is kept; the gradient runs it once more.  Chen et al. 2016.
-
-    The second run draws the same random numbers and reads the buffers of ``module`` as the first did, and what it does
+    The second run draws the same random numbers and reads the buffers as the first did, and what it does
     to them is forgotten: drawn features and centroids move once. A module that has such buffers runs uncompiled, for
     torch.compile cannot follow that.
     """
     if _moving(module):
-        return _from_the_same_buffers(run, module, x, layout)
-    return checkpoint(run, x, layout, use_reentrant=False)
+        return _from_the_same_buffers(module, x, layout)
+    return checkpoint(module, x, layout, use_reentrant=False)
 
 
 @torch.compiler.disable()
-def _from_the_same_buffers(run: Callable[[Tensor, Layout], Out], module: nn.Module, x: Tensor, layout: Layout) -> Out:
+def _from_the_same_buffers(module: nn.Module, x: Tensor, layout: Layout) -> Any:
     before = {(part, name): getattr(part, name).clone() for part, name in _moving(module)}
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _holding(before)
+        return nullcontext(), _Holding(before)
 
-    return checkpoint(run, x, layout, use_reentrant=False, context_fn=contexts)
+    return checkpoint(module, x, layout, use_reentrant=False, context_fn=contexts)
 
 
 def _moving(module: nn.Module) -> list[tuple[nn.Module, str]]:
@@ -45,14 +43,18 @@ def _moving(module: nn.Module) -> list[tuple[nn.Module, str]]:
     ]
 
 
-@contextmanager
-def _holding(buffers: Mapping[tuple[nn.Module, str], Tensor]) -> Iterator[None]:
-    """Copies of these tensors in the places of buffers, for a while."""
-    now = {(part, name): getattr(part, name) for part, name in buffers}
-    try:
-        for (part, name), value in buffers.items():
+class _Holding(AbstractContextManager[None]):
+    """Copies of these tensors in the places of buffers, for a while; entered again by each backward pass."""
+
+    def __init__(self, buffers: Mapping[tuple[nn.Module, str], Tensor]) -> None:
+        self.buffers = buffers
+        self.now: dict[tuple[nn.Module, str], Tensor] = {}
+
+    def __enter__(self) -> None:
+        self.now = {(part, name): getattr(part, name) for part, name in self.buffers}
+        for (part, name), value in self.buffers.items():
             setattr(part, name, value.clone())
-        yield
-    finally:
-        for (part, name), value in now.items():
+
+    def __exit__(self, *_: object) -> None:
+        for (part, name), value in self.now.items():
             setattr(part, name, value)

@@ -9,7 +9,7 @@ LABELS = [0, 1, 0, 1]
 
 
 def test_each_class_has_its_points_colour_and_number() -> None:
-    figure = plots.scatter([("PCA", POINTS), ("t-SNE", -POINTS)], LABELS, ["cat", "猫", "none here"])
+    figure = plots.scatter([("PCA", POINTS), ("t-SNE", -POINTS)], LABELS, ["_cat", "猫", "none here"])
     first, second = figure.axes
     assert (first.get_title(loc="left"), second.get_title(loc="left")) == ("PCA", "t-SNE")
     for axes, points in ((first, POINTS), (second, -POINTS)):
@@ -18,7 +18,9 @@ def test_each_class_has_its_points_colour_and_number() -> None:
         assert len({tuple(group.get_facecolor()[0][:3]) for group in axes.collections if len(group.get_offsets())}) == 2
     (legend,) = figure.legends
     texts = [text.get_text() for text in legend.get_texts()]
-    assert texts[0] == "0  cat" and texts[2] == "2  none here" and texts[1].startswith("1  ")
+    shown = [tuple(handle.get_facecolor()[0][:3]) for handle in legend.legend_handles[:2]]
+    assert shown == [tuple(group.get_facecolor()[0][:3]) for group in first.collections[:2]]
+    assert texts[0] == "0  _cat" and texts[2] == "2  none here" and texts[1].startswith("1  ")
 
 
 def test_vectors_point_their_way_in_the_first_panel_only() -> None:
@@ -39,6 +41,7 @@ def test_vectors_point_their_way_in_the_first_panel_only() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"panels": []}, "expected a panel or more, got none"),
         ({"panels": [("PCA", POINTS[:3])]}, r"expected points \(4, 2\), one for each label, got \(3, 2\)"),
         ({"labels": [0, 1, 2, 1]}, "expected labels 0 to 1, got 0 to 2"),
         ({"vectors": POINTS}, r"expected a vector \(2,\) for each of 2 classes, got \(4, 2\)"),

@@ -25,8 +25,10 @@ def scatter(
         vectors: (k 2) of the classes, drawn from the origin of the first panel, the longest as long as points lie far.
 
     Raises:
-        ValueError: points that are not n pairs, labels without a name, or another number of vectors than of names.
+        ValueError: no panel, points that are not n pairs, labels without a name, or not a vector for each name.
     """
+    if not panels:
+        raise ValueError("expected a panel or more, got none")
     labels = np.asarray(labels)
     spread = [(title, np.asarray(points, dtype=np.float64)) for title, points in panels]
     for _, points in spread:
@@ -38,14 +40,16 @@ def scatter(
     if arrows is not None and arrows.shape != (len(names), 2):
         raise ValueError(f"expected a vector (2,) for each of {len(names)} classes, got {arrows.shape}")
     figure = new_figure(5.2 * len(spread) + 1.4, 4.6)
+    handles = []
     colours = matplotlib.colormaps["tab20" if len(names) > 10 else "tab10"]
     for number, (axes, (title, points)) in enumerate(
         zip(figure.subplots(1, len(spread), squeeze=False)[0], spread, strict=True)
     ):
         plain_axes(axes, title).grid(False)
-        for label, name in enumerate(names):
+        for label in range(len(names)):
             own, colour = points[labels == label], colours(label % colours.N)
-            axes.scatter(*own.T, s=14, color=colour, alpha=0.7, linewidths=0, label=printable(name))
+            dots = axes.scatter(*own.T, s=14, color=colour, alpha=0.7, linewidths=0)
+            handles = [*handles, dots] if number == 0 else handles
             if number == 0 and arrows is not None:
                 tip = arrows[label] * _as_far(arrows, points)
                 axes.annotate("", tip, (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.8})
@@ -53,7 +57,6 @@ def scatter(
                 axes.update_datalim([1.2 * tip])
         axes.autoscale_view()
     style = {"family": name_style(tuple(names))["fontfamily"], "size": 8}
-    handles, _ = figure.axes[0].get_legend_handles_labels()
     texts = [f"{label}  {printable(name)}" for label, name in enumerate(names)][:20]
     figure.legend(handles[:20], texts, loc="outside right center", prop=style, frameon=False, markerscale=1.6)
     return figure
