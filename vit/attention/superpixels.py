@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from vit.attention.checks import refuse_causal
 from vit.attention.masks import allowed_pairs, require_one_sequence
 from vit.attention.mechanism import Mechanism
-from vit.attention.numerics import widen
+from vit.attention.numerics import exact_sums, widen
 from vit.attention.pattern import require_at_least
 from vit.tokens import Grid, Layout
 
@@ -75,7 +75,7 @@ class Superpixels(Mechanism):
         present = k.new_ones(1, k.shape[2], dtype=torch.bool) if layout.patch_keys is None else layout.patch_keys
         sizes = k.new_tensor([layout.grid[:2]], dtype=torch.long) if layout.sizes is None else layout.sizes
         cells, places = self._cells(layout.coordinates(k.device).long(), sizes)
-        with torch.autocast(k.device.type, enabled=False):
+        with exact_sums(k):
             (keys,) = widen(k)
             features = self._features(keys, places[:, None], present[:, None, :, None])
             cluster = cells[:, None].expand(k.shape[:3])

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vit.attention import MechanismFactory, Projections, Softmax
-from vit.attention.numerics import widen
+from vit.attention.numerics import exact_sums, widen
 from vit.layers.norm import NormFactory
 from vit.layers.positions import RotaryFactory
 from vit.tokens import Grid, Layout
@@ -104,7 +104,7 @@ class SelfAttention(nn.Module):
         training, columns = self.mechanism.training, []
         self.mechanism.eval()  # no dropout, and no buffer moves: the row of what has been mixed
         try:
-            with torch.autocast(v.device.type, enabled=False):
+            with exact_sums(v):
                 query, keys = widen(q[:, :, token : token + 1], k)
                 for some in torch.eye(v.shape[2], dtype=keys.dtype, device=v.device).split(v.shape[3], dim=1):
                     values = some.expand(*v.shape[:2], -1, -1)
