@@ -15,6 +15,7 @@ from vit.analysis.statistics import mean_interval
 from vit.data.scenes import VERSION, Task
 from vit.experiments.advice import recommendation
 from vit.experiments.findings import findings
+from vit.experiments.gains import gains
 from vit.experiments.tradeoff import tradeoff
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -219,7 +220,65 @@ def test_mixers_in_one_host() -> None:
     longformer, sra, bias = (
         mean(larger[name]) for name in ("attention/longformer", "mixer/sra", "attention/edge_bias")
     )
-    assert f"Longformer has {longformer:.1f}, SRA {sra:.1f} and a bias of edges {bias:.1f}" in TEXT
+    assert f"of the larger ones Longformer has {longformer:.1f}, SRA {sra:.1f} and a bias of edges {bias:.1f}" in TEXT
+
+
+def test_mechanisms_added_later() -> None:
+    """By the recipe of those studies, which had no such arms."""
+    added: dict[str, list[float]] = {}
+    for record in records("mechanisms_added"):
+        (name,) = re.findall(r"-c ((?:attention|block|position)/(?!sincos2d)\S+)", record["fit"][0]["command"])
+        added.setdefault(name, []).append(100 * record["test"]["acc"])
+    assert added.keys() == {"attention/superpixels", "block/top_k", "block/shared_layers", "position/sincos1d"}
+    for name, accuracies in added.items():
+        value, low, high = mean_interval(accuracies)
+        header = f"# Expect {value:.1f} % ({low:.1f} to {high:.1f}) on Fashion-MNIST in 300 steps"
+        assert len(accuracies) == 3 and min(accuracies) > 50 and header in (ROOT / f"configs/{name}.yaml").read_text()
+    assert f"superpixels {mean(added['attention/superpixels']):.1f}" in TEXT
+
+
+def test_transfer_on_fashion_mnist() -> None:
+    found = gains(ROOT / "results" / "transfer-fashion-mnist")
+    assert found.missing == 0 and not found.failures and found.study["labels"] == 600
+    assert {row["commit"] for row in found.done} == {"f068376c6619"}
+    mae, scratch = (found.at(row, "fashion_mnist") for row in ("mae", "scratch"))
+    value, low, high = (100 * bound for bound in mae.interval)
+    reached = f"{value:.1f} % ({low:.1f} to {high:.1f})"
+    assert f"reaches {reached}" in TEXT
+    header = (ROOT / "configs/pretrain/mae.yaml").read_text()
+    assert f"# Expect {reached}" in header and f"{100 * scratch.mean:.1f} without" in header
+    ahead = {gain.over: [100 * bound for bound in gain.interval] for gain in found.gains if gain.row == "mae"}
+    short, long = ("{:.1f} points ({:.1f} to {:.1f})".format(*ahead[over]) for over in ("scratch", "scratch-long"))
+    assert ahead["scratch"][1] > 0 < ahead["scratch-long"][1]
+    assert f"{short} ahead of the same ViT from scratch" in TEXT
+    assert f"and {long.replace(' points', '')} ahead of one trained" in TEXT
+    preset = " ".join((ROOT / "configs/study/transfer_cpu.yaml").read_text().replace("\n#", "").split())
+    assert f"+{short.replace(' points', '')}" in preset.replace(" points", "")
+    assert f"+{long.replace(' points', '')} over scratch-long" in preset
+    frozen = [100 * result.probes["logistic"].value for result in (mae, scratch)]
+    assert "frozen features reads {:.1f} %, of a fresh net's {:.1f}".format(*frozen) in TEXT
+    assert {f"{gain.adjusted:.2f}" for gain in found.gains} == {"0.09"} and "(Holm's p is 0.09)" in TEXT
+
+
+def test_gradient_checkpointing() -> None:
+    (saving, theirs), (plain, beside) = (record["nets"] for record in records("grad_checkpointing"))
+    header = " ".join((ROOT / "configs/grad_checkpointing.yaml").read_text().replace("\n#", "").split())
+    kept = [f"{net['memory_bytes'] / 2**20:.1f}" for net in (saving, plain, theirs)]
+    assert f"{kept[0]} MiB kept for the backward pass in place of {kept[1]}" in header and kept[1] == kept[2]
+    speeds = ["{:.3f} ({:.3f} to {:.3f}) times".format(*net["train_times_as_fast"]) for net in (theirs, beside)]
+    assert all(speed in header for speed in speeds)
+
+
+def test_ways_of_finetuning() -> None:
+    ways: dict[str, list[float]] = {}
+    for record in records("finetune"):
+        (name,) = re.findall(r"-c (finetune/\S+)", record["fit"][0]["command"]) or ["finetune"]
+        ways.setdefault(name, []).append(100 * record["test"]["acc"])
+    assert ways.keys() == {"finetune", "finetune/lora", "finetune/attention_only", "finetune/linear_probe"}
+    for name, accuracies in ways.items():
+        value, low, high = mean_interval(accuracies)
+        header = f"# Expect {value:.1f} % ({low:.1f} to {high:.1f}) with 600 labels of Fashion-MNIST after MAE, 3 seeds"
+        assert len(accuracies) == 3 and header in (ROOT / f"configs/{name}.yaml").read_text(), name
 
 
 def test_sparse_patterns_against_full_attention() -> None:
