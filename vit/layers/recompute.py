@@ -14,9 +14,9 @@ from vit.tokens import Layout
 def recomputed(module: nn.Module, x: Tensor, layout: Layout) -> Any:
     """``module(x, layout)``, of which only the input is kept; the gradient runs it once more.  Chen et al. 2016.
 
-    The second run draws the same random numbers and reads the buffers as the first did, and what it does
-    to them is forgotten: drawn features and centroids move once. A module that has such buffers runs uncompiled, for
-    torch.compile cannot follow that.
+    The second run draws the same random numbers and reads the buffers as the first did, and what it does to them is
+    forgotten: drawn features and centroids move once. A module that has such buffers runs uncompiled, for torch.compile
+    cannot follow that.
     """
     if _moving(module):
         return _from_the_same_buffers(module, x, layout)
