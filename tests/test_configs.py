@@ -81,7 +81,7 @@ def test_a_folder_shapes_the_net(tmp_path: Path) -> None:
     assert logits(net_of("quickstart", args=args[:1]), 3, 64) == (2, 3)
 
 
-LATER = ("attention/", "mixer/")
+LATER = ("attention/", "mixer/", "block/", "position/")
 STACKS = [  # a parse takes two seconds, so that of these one model goes for all but `make slow`
     pytest.param(model, name, marks=[pytest.mark.slow] if name.startswith(LATER) and model != "quickstart" else [])
     for model in ("quickstart", "model/vit_nano", "model/conformer_pico")

@@ -275,7 +275,7 @@ def test_the_list_names_every_mixer() -> None:
         for cls, call in calls.items()
         if list(call) == ["self", "x", "layout"] and list(inspect.signature(cls).parameters)[:2] == ["dim", "grid"]
     }
-    assert mixers - {"Block", "ConformerBlock", "NoResidualBlock", "PostNormBlock", "Encoder"} == named
+    assert mixers - {"Block", "ConformerBlock", "NoResidualBlock", "PostNormBlock", "TopKBlock", "Encoder"} == named
 
 
 def test_identity() -> None:
