@@ -20,6 +20,7 @@ from vit.attention.longformer import Longformer
 from vit.attention.lsh import LSH
 from vit.attention.mechanism import Mechanism, MechanismFactory, Projections
 from vit.attention.nearest import NearestNeighbors
+from vit.attention.nearest_bias import NearestBias
 from vit.attention.neighborhood import Neighborhood
 from vit.attention.nystrom import Nystrom
 from vit.attention.pattern import Pattern, PatternFactory
@@ -70,6 +71,7 @@ __all__ = [
     "Longformer",
     "Mechanism",
     "MechanismFactory",
+    "NearestBias",
     "NearestNeighbors",
     "Neighborhood",
     "Nystrom",

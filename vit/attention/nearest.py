@@ -42,22 +42,24 @@ class NearestNeighbors(Mechanism):
         layout: Layout,
     ) -> Float[Tensor, "b h n e"]:
         require_one_sequence(q, k, layout, "a graph of neighbours")
-        edges = self._edges(k, allowed_pairs(q, k, layout), layout.grid.num_prefix)
+        edges = nearest_edges(k, allowed_pairs(q, k, layout), self.neighbors, layout.grid.num_prefix)
         return F.scaled_dot_product_attention(q, k, v, edges, self.attn_drop if self.training else 0.0)
 
-    @torch.no_grad()
-    def _edges(
-        self, k: Float[Tensor, "b h n d"], allowed: Bool[Tensor, "p 1 #n n"] | None, prefix: int
-    ) -> Bool[Tensor, "b h n n"]:
-        distance = _distances(k)
-        distance.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
-        distance[..., :prefix] = torch.inf  # they are seen anyway and take no one's place
-        if allowed is not None:
-            distance = distance.masked_fill(~allowed, torch.inf)
-        nearest = distance.topk(min(self.neighbors + 1, k.shape[2]), dim=-1, largest=False).indices
-        edges = torch.zeros_like(distance, dtype=torch.bool).scatter_(-1, nearest, True)
-        edges[..., :prefix], edges[..., :prefix, :] = True, True
-        return edges if allowed is None else edges & allowed
+
+@torch.no_grad()
+def nearest_edges(
+    k: Float[Tensor, "b h n d"], allowed: Bool[Tensor, "p 1 #n n"] | None, neighbors: int, prefix: int
+) -> Bool[Tensor, "b h n n"]:
+    """True where a token is one of the ``neighbors`` whose keys are nearest, itself, or one of the prefix."""
+    distance = _distances(k)
+    distance.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
+    distance[..., :prefix] = torch.inf  # they are seen anyway and take no one's place
+    if allowed is not None:
+        distance = distance.masked_fill(~allowed, torch.inf)
+    nearest = distance.topk(min(neighbors + 1, k.shape[2]), dim=-1, largest=False).indices
+    edges = torch.zeros_like(distance, dtype=torch.bool).scatter_(-1, nearest, True)
+    edges[..., :prefix], edges[..., :prefix, :] = True, True
+    return edges if allowed is None else edges & allowed
 
 
 def _distances(k: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n n"]:
