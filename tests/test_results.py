@@ -229,7 +229,8 @@ def test_mechanisms_added_later() -> None:
     for record in records("mechanisms_added"):
         (name,) = re.findall(r"-c ((?:attention|block|position)/(?!sincos2d)\S+)", record["fit"][0]["command"])
         added.setdefault(name, []).append(100 * record["test"]["acc"])
-    assert added.keys() == {"attention/superpixels", "block/top_k", "block/shared_layers", "position/sincos1d"}
+    parts = {"block/top_k", "block/shared_layers", "position/sincos1d"}
+    assert added.keys() == {"attention/nearest_bias", "attention/superpixels", *parts}
     for name, accuracies in added.items():
         value, low, high = mean_interval(accuracies)
         header = f"# Expect {value:.1f} % ({low:.1f} to {high:.1f}) on Fashion-MNIST in 300 steps"
