@@ -117,3 +117,20 @@ def test_a_student_learns_from_the_teacher_alone(tmp_path, trainer, digits) -> N
     first = distance()
     trainer(callbacks=[], enable_checkpointing=False, max_epochs=3).fit(task.train(), digits)
     assert distance() < 0.9 * first
+
+
+def test_a_run_does_not_go_on_with_another_teacher(tmp_path, trainer, digits) -> None:
+    path, last = tmp_path / "teacher", tmp_path / "last.ckpt"
+
+    def fit(epochs: int, begun: bool) -> None:
+        fitting = trainer(callbacks=[], enable_checkpointing=False, max_epochs=epochs, limit_train_batches=2)
+        fitting.fit(Distiller(student(), str(path)), digits, ckpt_path=last if begun else None, weights_only=True)
+        fitting.save_checkpoint(last)
+
+    net = teacher(path, preprocessing=digits.preprocessing)
+    fit(1, begun=False)
+    fit(2, begun=True)
+    net.net.fc.bias.data[0] += 0.1
+    bundle.save(path, net, classes=CLASSES, preprocessing=digits.preprocessing)
+    with pytest.raises(ValueError, match=f"began with another teacher: the weights of {path} have changed since"):
+        fit(3, begun=True)

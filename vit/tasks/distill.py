@@ -1,10 +1,12 @@
 """Distillation: a classifier that also learns from the answers of a trained one, its teacher."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
+import safetensors.torch
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -105,6 +107,7 @@ class Teacher:
                 f"the teacher {path} takes pictures of {own.channels} channels, the data has {preprocessing.channels}"
             )
         self.net = model.net.requires_grad_(False)
+        self.digest = hashlib.sha256(safetensors.torch.save(bundle.tensors_of(self.net))).hexdigest()
         self._order = torch.tensor([model.classes.index(name) for name in classes])
         self._size = own.img_size
         given, taken = (torch.tensor([p.mean, p.std])[:, :, None, None] for p in (preprocessing, own))
@@ -163,6 +166,19 @@ class Distiller(Classification):
         super().setup(stage)
         if stage == "fit":
             self._teacher = Teacher(self.teacher, self.data.classes, self.data.preprocessing)
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self._teacher is not None:
+            checkpoint["vit"]["teacher"] = self._teacher.digest
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with another teacher than the run began with (ValueError)."""
+        super().on_load_checkpoint(checkpoint)
+        if self._teacher is not None and checkpoint["vit"].get("teacher") not in (None, self._teacher.digest):
+            raise ValueError(f"the run began with another teacher: the weights of {self.teacher} have changed since")
 
     @override
     def on_train_start(self) -> None:
