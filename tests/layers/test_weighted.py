@@ -1,4 +1,4 @@
-"""Pools that read the patches by one weight each: additive, hierarchical, hard."""
+"""Pools that read the patches by one weight each: additive, sequence, hierarchical, hard."""
 
 import re
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from vit.layers import (
     HierarchicalPool,
     ReinforcePool,
     SelfAttention,
+    SeqPool,
     WeightedPool,
 )
 from vit.tokens import Grid, Layout, Mask
@@ -29,6 +30,7 @@ FRONT = GRID.num_prefix
 FLAT = partial(HierarchicalPool, depth=0)
 POOLS = {
     "additive": AdditivePool,
+    "seq": SeqPool,
     "hierarchical": partial(HierarchicalPool, region=(2, 3)),
     "hierarchical, flat": partial(FLAT, region=11),
     "reinforce": ReinforcePool,

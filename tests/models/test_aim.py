@@ -33,6 +33,11 @@ def test_a_prediction_sees_all_patches_before_its_own_and_none_from_there_on(mak
         assert seen[t, t:].eq(0).all() and seen[t, :t].gt(0).all()
 
 
+@pytest.mark.parametrize("share", [False, True])
+def test_the_head_is_a_third_as_deep_as_the_encoder(share: bool) -> None:
+    assert len(pretraining(AIM, depth=6, share_layers=share).head.blocks) == 2
+
+
 def test_the_prefix_is_seen_both_ways_and_patches_behind_it_are_not() -> None:
     net, noise = redrawn(pretraining(AIM, prefix=("cls",), depth=1)), torch.full((1, 15), 0.5)
     assert int(net._prefix_length(noise)) == 8

@@ -76,6 +76,8 @@ def test_the_decoder_is_half_as_wide_and_a_third_as_deep_or_as_published() -> No
     published = pretraining(partial(MAE, decoder_embed_dim=512, decoder_depth=8))
     assert (published.decoder_embed.out_features, len(published.decoder.blocks)) == (512, 8)
     assert published.decoder.blocks[0].mixer.num_heads == 16
+    shared = pretraining(MAE, embed_dim=96, depth=12, block=partial(Block), share_layers=True)
+    assert len(shared.decoder.blocks) == 4, "as deep as the twelve layers ask for, which are one block"
     assert [_num_heads(width) for width in (8, 48, 96, 100, 512)] == [1, 1, 3, 2, 16]
 
 

@@ -29,7 +29,7 @@ class Worsens(L.Callback):
 
 def test_a_run_folder_is_the_bundle_of_its_best_averaged_weights(tiny_net, digits, trainer, tmp_path):
     (tmp_path / "config.yaml").write_text(CONFIG)
-    callbacks = [Worsens(), EMA(0.5), Release(licence="CC0-1.0"), Checkpoints(monitor="score")]
+    callbacks = [Worsens(), EMA(0.5), Release("best", licence="CC0-1.0"), Checkpoints(monitor="score")]
     fitted, task = trainer(callbacks=callbacks), Classifier(tiny_net)
     fitted.fit(task, digits)
     model = vit.load(tmp_path, device="cpu")
@@ -56,7 +56,7 @@ def test_a_run_folder_is_the_bundle_of_its_best_averaged_weights(tiny_net, digit
 
 def test_a_test_of_the_same_weights_stays_when_training_goes_on(tiny_net, digits, trainer, tmp_path):
     task = Classifier(tiny_net)
-    callbacks = [Worsens(), Release(), Checkpoints(monitor="score")]
+    callbacks = [Worsens(), Release("best"), Checkpoints(monitor="score")]
     fitted = trainer(callbacks=callbacks, max_epochs=1)
     fitted.fit(task, digits)
     fitted.test(task, digits, ckpt_path="best", verbose=False)

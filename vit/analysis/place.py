@@ -5,8 +5,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from vit.analysis.record import evaluating
 from vit.models import Backbone
+from vit.models.pretraining import evaluating
 from vit.tokens import Layout
 
 RIDGE = 1e-2

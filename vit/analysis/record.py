@@ -1,7 +1,5 @@
 """What every attention mechanism of a net was given and gave back, for one batch."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -12,6 +10,7 @@ from typing_extensions import override
 
 from vit.attention import Mechanism, Projections
 from vit.layers import WeightedPool
+from vit.models.pretraining import evaluating
 from vit.tokens import Grid, Layout
 
 
@@ -95,15 +94,3 @@ def _reading(pool: WeightedPool, tokens: Tensor, layout: Layout) -> Recorded:
     grid = Grid(layout.grid.height, layout.grid.width)
     weights = weights.to(patches.dtype)
     return Recorded(weights, None, patches, Layout(grid, None, layout.index), weights @ patches, Read())
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards each module has the training flag it had, frozen parts included."""
-    before = {module: module.training for module in net.modules()}
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, training in before.items():
-            module.training = training

@@ -33,7 +33,7 @@ from vit.layers.patches import (
     patch_grids,
     resize_patches,
 )
-from vit.layers.pooling import ClassToken, MapPool, MaxPool, MeanPool, PoolFactory, SeqPool
+from vit.layers.pooling import ClassToken, MapPool, MaxPool, MeanPool, PoolFactory
 from vit.layers.positions import (
     LearnedPositions,
     NoPositions,
@@ -47,6 +47,7 @@ from vit.layers.positions import (
 from vit.layers.reduction import SpatialReduction
 from vit.layers.residual import DropPath, LayerScale, Residual
 from vit.layers.scan import Columns, Order, OrderFactory, Raster, Reverse, Scan, Snake
+from vit.layers.seqpool import SeqPool
 from vit.layers.token_mlp import SpatialGating, TokenMlp
 from vit.layers.weighted import WeightedPool
 

@@ -63,22 +63,6 @@ class MaxPool(nn.Module):
 
 
 @final
-class SeqPool(nn.Module):
-    """Mean of the patch tokens weighted by softmax(linear(token)).  Hassani et al. 2021 (CCT), eq. 4."""
-
-    def __init__(self, dim: int, grid: Grid) -> None:
-        super().__init__()
-        self.score = nn.Linear(dim, 1)
-
-    def forward(self, tokens: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b c"]:
-        patches, keys = _patches(tokens, layout)
-        scores = rearrange(self.score(patches), "b n 1 -> b 1 n")
-        if keys is not None:
-            scores = scores.masked_fill(~keys[:, None], torch.finfo(scores.dtype).min)
-        return rearrange(scores.softmax(dim=-1) @ patches, "b 1 c -> b c")
-
-
-@final
 class MapPool(nn.Module):
     """A learned query attends to the patch tokens, then a residual MLP (MAP).  Zhai et al. 2022, section 3.1.
 

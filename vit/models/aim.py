@@ -64,7 +64,7 @@ class AIM(Pretraining):
         self.backbone = cast(Backbone, backbone(img_size, in_chans))
         self._check()
         self.target = PatchTarget(self.backbone.patch_size, in_chans, norm_target)
-        dim, depth = self.backbone.embed_dim, len(self.backbone.encoder.blocks)
+        dim, depth = self.backbone.embed_dim, len(self.backbone.encoder.layers)
         depth = max(1, depth // 3) if head_depth is None else head_depth
         self.head = Encoder(dim, self.backbone.grid, [(partial(Block, mixer=Identity), depth)])
         self.head_norm = LayerNorm(dim)

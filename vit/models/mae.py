@@ -71,7 +71,7 @@ class MAE(Pretraining):
         self.target = PatchTarget(self.backbone.patch_size, in_chans, norm_target)
         dim, grid = self.backbone.embed_dim, self.backbone.grid
         width = -(-dim // 8) * 4 if decoder_embed_dim is None else decoder_embed_dim
-        depth = max(1, len(self.backbone.encoder.blocks) // 3) if decoder_depth is None else decoder_depth
+        depth = max(1, len(self.backbone.encoder.layers) // 3) if decoder_depth is None else decoder_depth
         heads = _num_heads(width) if decoder_num_heads is None else decoder_num_heads
         self.decoder_embed = nn.Linear(dim, width)
         self.mask_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)

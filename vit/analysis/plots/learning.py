@@ -1,4 +1,4 @@
-"""Learning curves of a run, from the table Lightning's CSV logger writes."""
+"""Learning curves of a run, from its ``metrics.csv``."""
 
 import csv
 from pathlib import Path
@@ -23,7 +23,7 @@ MANY = 60
 
 
 def curves(path: str | Path) -> Figure:
-    """Loss, accuracy, probes and learning rate over epochs, from the ``metrics.csv`` of Lightning's CSV logger.
+    """Loss, accuracy, probes and learning rate over epochs, from the ``metrics.csv`` that a run writes.
 
     Reads ``epoch``, ``step`` and the columns in `PANELS`; empty cells and absent columns are left out. Without any
     validation the x axis counts steps.
