@@ -18,6 +18,7 @@ from setuptools import find_packages
 from vit.commandline.options import VitCLI
 from vit.commandline.overlays import config_folder, packaged_names, resolve
 from vit.commandline.quiet import quiet
+from vit.layers import DistilledHead
 from vit.models import VARIANTS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,9 +82,8 @@ def test_a_folder_shapes_the_net(tmp_path: Path) -> None:
     assert logits(net_of("quickstart", args=args[:1]), 3, 64) == (2, 3)
 
 
-LATER = ("attention/", "mixer/", "block/", "position/")
-STACKS = [  # a parse takes two seconds, so that of these one model goes for all but `make slow`
-    pytest.param(model, name, marks=[pytest.mark.slow] if name.startswith(LATER) and model != "quickstart" else [])
+STACKS = [  # a parse takes two seconds, so that one model goes for all but `make slow`
+    pytest.param(model, name, marks=[] if model == "quickstart" else [pytest.mark.slow])
     for model in ("quickstart", "model/vit_nano", "model/conformer_pico")
     for name in OVERLAYS
 ]
@@ -180,6 +180,19 @@ def test_ways_of_finetuning_parse_with_any_model(name: str) -> None:
 def test_distilling_keeps_the_recipe() -> None:
     config = parse("quickstart", "distill", args=("--model.teacher=runs/cnn",)).config.model
     assert config.class_path == "vit.tasks.distill.Distiller" and config.init_args.optimizer.init_args.lr == 2e-3
+
+
+def test_a_distillation_token_learns_from_the_teacher() -> None:
+    for model in ("quickstart", "model/vit_nano"):
+        net = net_of(model, "distill", "distill/token", "data/digits", args=("--model.teacher=runs/cnn",))
+        assert isinstance(net.head, DistilledHead) and net.backbone.grid.prefix == ("cls", "dist")
+
+
+def test_losses_stack_in_any_order() -> None:
+    for stack in (("loss/binary", "loss/mixed"), ("loss/mixed", "loss/binary")):
+        options = parse("quickstart", *stack).config.model.init_args
+        assert options.criterion.class_path == "vit.tasks.losses.BinaryCrossEntropy"
+        assert options.mixing.init_args.as_dict() == {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "probability": 1.0}
 
 
 def test_gradient_checkpointing_reaches_the_encoder_of_any_task() -> None:

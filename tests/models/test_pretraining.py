@@ -134,6 +134,12 @@ def test_one_patch_predicts_nothing(name: str) -> None:
         PRETRAINING[name](patch_size=(12, 20))
 
 
+@pytest.mark.parametrize("name", ["mae", "simmim", "aim"])
+def test_patches_are_not_dropped_beside(name: str) -> None:
+    with pytest.raises(ValueError, match=r"decides which patches are seen: expected patch_drop 0, got 0\.25"):
+        PRETRAINING[name](patch_drop=0.25)
+
+
 def test_a_mean_over_nothing_is_zero() -> None:
     wanted = torch.tensor([[True, False, True], [False, False, False]])
     assert mean_where(torch.tensor([[1.0, 5.0, 2.0], [3.0, 3.0, 3.0]]), wanted).tolist() == [1.5, 0.0]

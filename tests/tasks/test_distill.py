@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from vit import bundle
 from vit.data.images import Preprocessing
 from vit.data.mixing import Mixing
 from vit.layers import DistilledHead
-from vit.models import CNN, Backbone, ViT
+from vit.models import CNN, MAE, Backbone, TokenLabels, ViT
 from vit.tasks.distill import Distiller, Hard, Soft, Teacher
 from vit.tasks.losses import CrossEntropy
 
@@ -64,6 +65,20 @@ def test_a_teacher_is_matched_by_the_names_of_classes(tmp_path) -> None:
         Teacher(str(tmp_path), CLASSES[:9], GREY)
     with pytest.raises(ValueError, match="takes pictures of 1 channels, the data has 3"):
         Teacher(str(tmp_path), CLASSES, Preprocessing((8, 8), 3, (0.5,) * 3, (0.25,) * 3))
+
+
+def test_only_a_classifier_teaches(tmp_path) -> None:
+    backbone = partial(Backbone, patch_size=4, embed_dim=24, depth=1)
+    for name, net in (("mae", MAE(8, 1, backbone)), ("patches", TokenLabels(8, 1, 10, backbone))):
+        bundle.save(tmp_path / name, net, classes=CLASSES, preprocessing=GREY)
+        with pytest.raises(ValueError, match="knows no classes" if name == "mae" else "labels patches, not pictures"):
+            Teacher(str(tmp_path / name), CLASSES, GREY)
+
+
+def test_black_and_white_are_the_same_to_teacher_and_student(tmp_path) -> None:
+    teacher(tmp_path, preprocessing=replace(GREY, value_range=(0, 4095)))
+    with pytest.raises(ValueError, match=r"other values of black and white: \(0, 4095\) and default"):
+        Teacher(str(tmp_path), CLASSES, GREY)
 
 
 def test_a_teacher_sees_pictures_as_it_is_used_to(tmp_path) -> None:

@@ -145,6 +145,13 @@ def test_only_pretraining_nets_are_pretrained(tiny_net, trainer):
         trainer().fit(Pretrainer(tiny_net), data())
 
 
+@pytest.mark.parametrize(("ratio", "hidden"), [(0.0, 0), (0.05, 0), (0.95, 4)])
+def test_what_hides_nothing_or_all_is_not_trained(ratio, hidden, trainer):
+    net = SimMIM(8, 1, partial(Backbone, patch_size=4, embed_dim=24, depth=1), mask_ratio=ratio)
+    with pytest.raises(ValueError, match=f"hides {hidden} of 4 patches: expected some, not all"):
+        trainer().fit(Pretrainer(net), data())
+
+
 @pytest.mark.parametrize("kind", NETS.values(), ids=NETS)
 def test_bf16_on_the_cpu_keeps_float32_weights(kind, trainer):
     model = task(kind)

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from functools import partial
 
 import lightning as L
@@ -5,8 +6,10 @@ import pytest
 import torch
 
 from tests.models.nets import plain
-from vit.layers import Block, ConvStem, DropPath, Residual
+from vit.attention import Local, Performer, Routing, Sparse
+from vit.layers import Block, ConvStem, DropPath, Residual, SelfAttention
 from vit.models import CNN
+from vit.models.backbone import parameters_without_decay
 from vit.tasks.classify import Classifier
 from vit.tasks.ema import EMA
 from vit.tasks.release import Release
@@ -54,9 +57,27 @@ def test_frozen_parts_rest_in_eval_mode() -> None:
     LinearProbe().prepare(whole)
     rest(whole)
     assert not any(m.training for m in whole.backbone.modules()) and all(m.training for m in whole.head.modules())
-    free = plain(patch_embed=ConvStem).train()
+
+
+@pytest.mark.parametrize("mechanism", [None, Routing, Performer, partial(Sparse, pattern=partial(Local, width=1))])
+def test_what_trains_is_not_put_to_rest(mechanism: Callable | None) -> None:
+    """A mechanism may have buffers alone, which no gradient reaches."""
+    own = {} if mechanism is None else {"mechanism": mechanism}
+    options = {"patch_embed": ConvStem, "block": partial(Block, mixer=partial(SelfAttention, num_heads=2, **own))}
+    free = plain(**options).train()
     rest(free)
     assert all(m.training for m in free.modules())
+    frozen = plain(**options).train()
+    LinearProbe().prepare(frozen)
+    rest(frozen)
+    assert not any(m.training for m in frozen.backbone.modules())
+
+
+def test_updates_decay_as_the_maps_they_are_of() -> None:
+    net = plain()
+    LoRA().prepare(net)
+    spared = parameters_without_decay(net)
+    assert not [name for name in spared if name.rpartition(".")[2] in ("down", "up")]
 
 
 @pytest.mark.parametrize("name", TUNINGS)

@@ -14,6 +14,7 @@ from vit.layers import (
     Encoder,
     LayerNorm,
     LearnedPositions,
+    LowRankLinear,
     NormFactory,
     PatchDropout,
     PatchEmbed,
@@ -160,6 +161,7 @@ def init_weights(module: nn.Module) -> None:
 
 
 def parameters_without_decay(net: nn.Module) -> set[str]:
-    """Names of parameters that weight decay should spare: all but the weights of linear maps and convolutions."""
+    """Names of parameters that weight decay should spare: all but the matrices of linear maps and convolutions."""
     matrices = {id(m.weight) for m in net.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)}
+    matrices |= {id(factor) for m in net.modules() if isinstance(m, LowRankLinear) for factor in (m.down, m.up)}
     return {name for name, parameter in net.named_parameters() if id(parameter) not in matrices}

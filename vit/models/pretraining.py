@@ -67,9 +67,11 @@ def mean_where(values: Float[Tensor, "b n"], wanted: Bool[Tensor, "b n"]) -> Flo
 
 
 def require_several_patches(name: str, backbone: Backbone) -> None:
-    """Refuse (ValueError) a grid of one patch: there is nothing to predict it from."""
+    """Refuse (ValueError) a grid of one patch, with nothing to predict it from, and patches left out at random."""
     if backbone.grid.patches < 2:
         raise ValueError(f"{name} predicts patches from others: expected an image of at least 2, got 1")
+    if (rate := backbone.patch_drop.rate) > 0:
+        raise ValueError(f"{name} itself decides which patches are seen: expected patch_drop 0, got {rate}")
 
 
 @torch.no_grad()

@@ -55,7 +55,7 @@ class SimMIM(Pretraining):
     @override
     def forward(self, images: Float[Tensor, "b c height width"], noise: Float[Tensor, "b n"]) -> Reconstruction:
         patch_size, size = self.backbone.patch_size, (images.shape[2], images.shape[3])
-        wanted = noise.argsort(dim=1).argsort(dim=1) < round(self.mask_ratio * noise.shape[1])
+        wanted = noise.argsort(dim=1).argsort(dim=1) < self.num_hidden(noise.shape[1])
         patches = patchify(images, patch_size)
         blanked = unpatchify(patches.masked_fill(wanted[..., None], 0.0), patch_size, size)
         tokens, layout = self.backbone.embed(blanked)
@@ -66,3 +66,14 @@ class SimMIM(Pretraining):
         prediction = self.decoder(encoded[:, front:])
         error = (prediction - self.target(images)).abs().mean(dim=-1)
         return Reconstruction(mean_where(error, wanted), prediction, wanted)
+
+    def num_hidden(self, patches: int) -> int:
+        """Of so many patches."""
+        return round(self.mask_ratio * patches)
+
+
+def refuse_nothing_to_learn(net: SimMIM) -> None:
+    """Raise ValueError for a net that hides no patch, or all: as a net it may, to train it would be of no use."""
+    patches = net.backbone.grid.patches
+    if not 0 < (hidden := net.num_hidden(patches)) < patches:
+        raise ValueError(f"mask_ratio {net.mask_ratio} hides {hidden} of {patches} patches: expected some, not all")

@@ -19,6 +19,8 @@ from vit.data.mixing import Mixing
 from vit.layers import Choice, DistilledHead
 from vit.models import ViT
 from vit.models.choice import answer
+from vit.models.pretraining import refuse_pretrained
+from vit.models.token_labels import refuse_token_labels
 from vit.tasks import optim
 from vit.tasks.classify import Classification
 from vit.tasks.finite import Policy
@@ -91,11 +93,14 @@ class Teacher:
         preprocessing: of the pictures it will be shown; they are brought to its own mean, deviation and size.
 
     Raises:
-        ValueError: no bundle there, other classes, or another number of channels.
+        ValueError: no bundle there, not of a classifier, other classes, another number of channels, or another
+            ``value_range``.
     """
 
     def __init__(self, path: str, classes: Sequence[str], preprocessing: Preprocessing) -> None:
         model = bundle.load(path, device="cpu")
+        refuse_pretrained(model.net, path)
+        refuse_token_labels(model.net, path)
         if set(model.classes) != set(classes):
             unknown = [name for name in classes if name not in model.classes]
             absent = [name for name in model.classes if name not in classes]
@@ -106,6 +111,9 @@ class Teacher:
             raise ValueError(
                 f"the teacher {path} takes pictures of {own.channels} channels, the data has {preprocessing.channels}"
             )
+        if own.value_range != preprocessing.value_range:
+            ranges = " and ".join(str(p.value_range or "default") for p in (own, preprocessing))
+            raise ValueError(f"the teacher {path} and the data have other values of black and white: {ranges}")
         self.net = model.net.requires_grad_(False)
         self.digest = hashlib.sha256(safetensors.torch.save(bundle.tensors_of(self.net))).hexdigest()
         self._order = torch.tensor([model.classes.index(name) for name in classes])

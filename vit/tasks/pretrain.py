@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from vit.data.module import Batch
 from vit.data.order import MASK, keys
-from vit.models import Pretraining, Reconstruction
+from vit.models import Pretraining, Reconstruction, SimMIM
+from vit.models.simmim import refuse_nothing_to_learn
 from vit.tasks import optim
 from vit.tasks.finite import Policy
 from vit.tasks.task import Task
@@ -53,6 +54,8 @@ class Pretrainer(Task):
             raise ValueError(
                 f"pretraining trains vit.models.MAE, SimMIM or AIM, got a {name}: -c pretrain/mae goes last"
             )
+        if isinstance(self.net, SimMIM) and stage == "fit":
+            refuse_nothing_to_learn(self.net)
         super().setup(stage)
 
     @override

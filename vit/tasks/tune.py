@@ -89,10 +89,11 @@ class LoRA(Tuning):
 def rest(net: nn.Module) -> None:
     """Put frozen parts in eval mode: their running statistics stay, and nothing is dropped in them.
 
-    A block that trains in part keeps its drop path.
+    A block that trains in part keeps its drop path. What has no parameters, such as a mechanism, goes with what it is
+    part of.
     """
-    tensors = [*net.parameters(), *net.buffers()]
-    if tensors and not any(tensor.requires_grad for tensor in tensors):
+    parameters = list(net.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
         net.eval()
         return
     for part in net.children():
