@@ -321,7 +321,7 @@ def test_as_many_tokens_of_another_grid_are_refused_unless_only_their_order_coun
         mechanism(*qkv(), turned)
 
 
-@pytest.mark.parametrize("kind", [LSH, Routing, Sinkhorn])
+@pytest.mark.parametrize("kind", [LSH, Nystrom, Routing, Sinkhorn])
 def test_other_than_the_layouts_tokens_are_refused(kind: type[Mechanism]) -> None:
     with pytest.raises(ValueError, match=rf"^{kind.__name__} got 7 tokens, the layout has 6$"):
         kind(H, D, Grid(1, N)).double()(*qkv(), row(N - 1))
