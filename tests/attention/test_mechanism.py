@@ -80,7 +80,7 @@ def test_permuting_tokens_permutes_the_output_exactly_where_claimed(member: Memb
 
 
 def test_both_lists_of_equivariance() -> None:
-    """Attention over a set, and what knows positions or cuts the sequence (mechanisms.md, 6.1)."""
+    """Attention over a set, and what knows positions or cuts the sequence."""
     lists = {has: {str(m).partition("(")[0] for m in MECHANISMS if m.equivariant == has} for has in (True, False)}
     assert lists[True] >= {
         "Softmax",

@@ -59,7 +59,7 @@ def test_permuting_patches_permutes_the_output_exactly_where_claimed(member: Mem
 
 
 def test_both_lists_of_equivariance() -> None:
-    """Of what stands in attention's place (mechanisms.md, 6.1)."""
+    """Of what stands in attention's place."""
     lists = {has: {str(m).partition("(")[0] for m in MIXERS if m.equivariant == has} for has in (True, False)}
     assert lists[True] == {"AFTSimple", "Identity", "SelfAttention"}
     assert lists[False] >= {"AFTConv", "AFTFull", "AFTLocal", "TokenMlp", "SpatialGating", "Fourier", "NeighbourMean"}
