@@ -42,6 +42,9 @@ class Mask:
         causal: token i sees tokens j <= i, prefix tokens being the first of the sequence.
         prefix: (b,), with ``causal``: the first ``prefix[b]`` tokens see each other both ways.
         pairs: (b n n) or (1 n n), True where query i may see key j.
+
+    Raises:
+        ValueError: ``keys`` or ``pairs`` are not bool, or a ``prefix`` comes without ``causal``.
     """
 
     keys: Bool[Tensor, "b n"] | None = None

@@ -173,6 +173,9 @@ class PatchDropout(nn.Module):
 
     Args:
         rate: share of patches dropped, in [0, 1); at least one is kept.
+
+    Raises:
+        ValueError: ``rate`` outside [0, 1).
     """
 
     def __init__(self, rate: float) -> None:

@@ -11,7 +11,11 @@ from vit.checks import require_below_one
 
 @final
 class DropPath(nn.Module):
-    """Drop a sample's whole branch in training, scaling the kept ones up.  Huang et al. 2016 (stochastic depth)."""
+    """Drop a sample's whole branch in training, scaling the kept ones up.  Huang et al. 2016 (stochastic depth).
+
+    Raises:
+        ValueError: ``rate`` outside [0, 1).
+    """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
