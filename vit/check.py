@@ -59,6 +59,9 @@ def survey(data: str, value_range: Range | None = None) -> Survey:
     """Look at every picture of a data set: a known name, data/NAME, data/NAME=ROOT, or a place as ``--data.root``.
 
     With the same ``value_range`` training reads the same pictures.
+
+    Raises:
+        ValueError: no data set there, or one that is generated.
     """
     dataset, root, merge = _place(data)
     if dataset in catalog.SCENES:

@@ -42,6 +42,9 @@ class Mask:
         causal: token i sees tokens j <= i, prefix tokens being the first of the sequence.
         prefix: (b,), with ``causal``: the first ``prefix[b]`` tokens see each other both ways.
         pairs: (b n n) or (1 n n), True where query i may see key j.
+
+    Raises:
+        ValueError: ``keys`` or ``pairs`` are not bool, or a ``prefix`` comes without ``causal``.
     """
 
     keys: Bool[Tensor, "b n"] | None = None
@@ -100,7 +103,7 @@ class Layout:
     sizes: Int[Tensor, "b 2"] | None = None
 
     def __post_init__(self) -> None:
-        if self.sizes is not None and (self.mask is None or self.mask.keys is None):
+        if self.sizes is not None and self.keys is None:
             raise ValueError("sizes say that there is padding: expected a mask whose keys leave it out, got none")
         for name in ("keys", "pairs"):
             value = None if self.mask is None else getattr(self.mask, name)
@@ -120,10 +123,14 @@ class Layout:
         return self.grid.tokens if self.index is None else self.grid.num_prefix + self.index.shape[1]
 
     @property
+    def keys(self) -> Bool[Tensor, "b n"] | None:
+        """Which tokens take part, the others being padding; None for all."""
+        return None if self.mask is None else self.mask.keys
+
+    @property
     def patch_keys(self) -> Bool[Tensor, "b n"] | None:
         """Which patch tokens take part; None for all."""
-        keys = None if self.mask is None else self.mask.keys
-        return None if keys is None else keys[:, self.grid.num_prefix :]
+        return None if self.keys is None else self.keys[:, self.grid.num_prefix :]
 
     def coordinates(self, device: torch.device) -> Float[Tensor, "p n 2"]:
         """Row and column of each patch token, in patches: (b or 1, n, 2)."""

@@ -72,5 +72,7 @@ def test_the_matrix_has_no_more_rank_than_a_head_is_wide() -> None:
 
 def test_a_causal_mask_between_two_sequences_is_refused() -> None:
     parts = random(B, H, 2, D), random(B, H, N, D), random(B, H, N, E)
-    with pytest.raises(ValueError, match=r"^a causal mask needs as many queries as keys; got 2 queries, 7 keys$"):
+    with pytest.raises(
+        ValueError, match=r"^a causal or pairwise mask needs as many queries as keys; got 2 queries, 7 keys$"
+    ):
         Linear(H, D, Grid(1, N))(*parts, Layout(Grid(1, N), Mask(causal=True)))

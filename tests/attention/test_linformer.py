@@ -52,5 +52,5 @@ def test_refuses_weights_of_another_resolution() -> None:
 
 
 def test_rank_is_at_least_one() -> None:
-    with pytest.raises(ValueError, match=r"^expected rank >= 1, got 0$"):
+    with pytest.raises(ValueError, match=r"^rank must be at least 1, got 0$"):
         Linformer(H, D, Grid(1, N), rank=0)

@@ -80,7 +80,7 @@ def test_permuting_tokens_permutes_the_output_exactly_where_claimed(member: Memb
 
 
 def test_both_lists_of_equivariance() -> None:
-    """Attention over a set, and what knows positions or cuts the sequence (mechanisms.md, 6.1)."""
+    """Attention over a set, and what knows positions or cuts the sequence."""
     lists = {has: {str(m).partition("(")[0] for m in MECHANISMS if m.equivariant == has} for has in (True, False)}
     assert lists[True] >= {
         "Softmax",
@@ -321,7 +321,7 @@ def test_as_many_tokens_of_another_grid_are_refused_unless_only_their_order_coun
         mechanism(*qkv(), turned)
 
 
-@pytest.mark.parametrize("kind", [LSH, Routing, Sinkhorn])
+@pytest.mark.parametrize("kind", [LSH, Nystrom, Routing, Sinkhorn])
 def test_other_than_the_layouts_tokens_are_refused(kind: type[Mechanism]) -> None:
     with pytest.raises(ValueError, match=rf"^{kind.__name__} got 7 tokens, the layout has 6$"):
         kind(H, D, Grid(1, N)).double()(*qkv(), row(N - 1))

@@ -66,7 +66,7 @@ def test_another_grid_resizes_the_table() -> None:
 
 def test_refuses_two_sequences() -> None:
     q, k, v = qkv()
-    with pytest.raises(ValueError, match=r"^a relative bias needs queries and keys of the same 17 tokens; got 2 queri"):
+    with pytest.raises(ValueError, match=r"^RelativeBias needs queries and keys of the same 17 tokens; got 2 queries"):
         RelativeBias(H, D, GRID).double()(q[:, :, :2], k, v, Layout(GRID))
 
 

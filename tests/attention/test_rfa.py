@@ -41,5 +41,5 @@ def test_length_of_queries_and_keys_does_not_matter() -> None:
 
 
 def test_features_are_at_least_one() -> None:
-    with pytest.raises(ValueError, match=r"^expected features >= 1, got 0$"):
+    with pytest.raises(ValueError, match=r"^features must be at least 1, got 0$"):
         RFA(H, D, Grid(1, N), features=0)

@@ -73,5 +73,5 @@ def test_only_the_projections_it_needs_exist_and_another_number_of_tokens_is_ref
 
 
 def test_rank_is_at_least_one() -> None:
-    with pytest.raises(ValueError, match=r"^expected rank >= 1, got 0$"):
+    with pytest.raises(ValueError, match=r"^rank must be at least 1, got 0$"):
         FactorizedRandomSynthesizer(H, D, Grid(1, N), rank=0)

@@ -170,6 +170,7 @@ def test_a_token_that_may_see_none_has_a_mean_of_zero(kind: type[nn.Module]) -> 
 
 @pytest.mark.parametrize("size", [0, 2, (3, 4), (-1, 3)])
 def test_windows_have_a_middle(size: int | tuple[int, int]) -> None:
-    for build in (lambda: AFTLocal(C, GRID, size), lambda: AFTConv(C, GRID, size)):
-        with pytest.raises(ValueError, match=r"^window sides must be odd and at least 1, got -?\dx\d$"):
-            build()
+    with pytest.raises(ValueError, match=r"^window_size must be odd and at least 1, got -?\d$"):
+        AFTLocal(C, GRID, size)
+    with pytest.raises(ValueError, match=r"^kernel_size must be odd and at least 1, got -?\d$"):
+        AFTConv(C, GRID, size)

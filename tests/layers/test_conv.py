@@ -110,7 +110,7 @@ def test_shifting_the_picture_shifts_the_inside() -> None:
         (Layout(Grid(4, 4), Mask(causal=True)), "^ConvModule .* it cannot honour a causal mask$"),
         (Layout(Grid(4, 4), Mask(pairs=torch.ones(1, 16, 16).bool())), "it cannot honour a mask of pairs$"),
         (Layout(Grid(8, 5), index=torch.arange(16)[None]), "^ConvModule needs .* got a kept subset of 16 of 40$"),
-        (Layout(Grid(5, 3)), "^the layout has 15 tokens, got 16$"),
+        (Layout(Grid(5, 3)), "^ConvModule got 16 tokens, the layout has 15$"),
     ],
     ids=["causal", "pairs", "kept", "tokens"],
 )
@@ -121,7 +121,7 @@ def test_refuses_what_it_cannot_honour(layout: Layout, message: str) -> None:
 
 @pytest.mark.parametrize("kernel_size", [0, 2, (3, 4), (-1, 3)])
 def test_kernels_have_a_middle(kernel_size: int | tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=r"^kernel sides must be odd and at least 1, got -?\dx\d$"):
+    with pytest.raises(ValueError, match=r"^kernel_size must be odd and at least 1, got -?\d$"):
         ConvModule(C, Grid(4, 4), kernel_size)
 
 

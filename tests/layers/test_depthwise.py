@@ -81,14 +81,14 @@ def test_depth_times_half_a_kernel_is_what_a_patch_sees(mixer: type[nn.Module], 
 
 
 @pytest.mark.parametrize("size", [0, 2, (3, 4), (-1, 3)])
-@pytest.mark.parametrize("mixer", [DepthwiseConv2d, NeighbourMean])
-def test_kernels_have_a_middle(mixer: type[nn.Module], size: int | tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=r"^kernel sides must be odd and at least 1, got -?\dx\d$"):
+@pytest.mark.parametrize(("mixer", "name"), [(DepthwiseConv2d, "kernel_size"), (NeighbourMean, "pool_size")])
+def test_kernels_have_a_middle(mixer: type[nn.Module], name: str, size: int | tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} must be odd and at least 1, got -?\d$"):
         mixer(C, Grid(4, 4), size)
 
 
 def test_a_kernel_of_a_sequence_has_a_middle() -> None:
-    with pytest.raises(ValueError, match=r"^kernel sides must be odd and at least 1, got 4$"):
+    with pytest.raises(ValueError, match=r"^kernel_size must be odd and at least 1, got 4$"):
         DepthwiseConv1d(C, Grid(4, 4), 4)
 
 

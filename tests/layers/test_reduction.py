@@ -92,9 +92,9 @@ def test_memory_is_that_of_the_squares() -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(ValueError, match=r"^embed_dim 6 is not divisible by num_heads 4$"):
         SpatialReduction(6, Grid(2, 2), 4)
-    for settings in ({"num_heads": 0}, {"reduction": 0}):
-        with pytest.raises(ValueError, match=r"^num_heads and reduction must be at least 1, got "):
-            SpatialReduction(6, Grid(2, 2), **settings)
+    for name in ("num_heads", "reduction"):
+        with pytest.raises(ValueError, match=f"^{name} must be at least 1, got 0$"):
+            SpatialReduction(6, Grid(2, 2), **{name: 0})
 
 
 def test_scores_are_scaled() -> None:

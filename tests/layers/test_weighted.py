@@ -231,7 +231,7 @@ def test_pictures_of_different_sizes_are_told_to_both_encoders() -> None:
 
 @pytest.mark.parametrize(
     ("mechanism", "what"),
-    [(partial(Sparse, pattern=partial(Local, width=1)), "Local"), (RelativeBias, "a relative bias")],
+    [(partial(Sparse, pattern=partial(Local, width=1)), "Local"), (RelativeBias, "RelativeBias")],
     ids=["sparse", "relative bias"],
 )
 def test_a_block_that_follows_the_grid_refuses_pictures_of_different_sizes(mechanism: Callable, what: str) -> None:

@@ -79,7 +79,7 @@ def test_an_exception_in_validation_leaves_raw_weights(tiny_net, digits, trainer
 
 
 def test_decay_outside_its_range_is_refused():
-    with pytest.raises(ValueError, match=r"EMA decay must be in 0\.\.1 \(1 excluded\), got 1"):
+    with pytest.raises(ValueError, match=r"EMA decay must lie in \[0, 1\), got 1"):
         EMA(1.0)
 
 

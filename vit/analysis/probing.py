@@ -4,7 +4,10 @@ import warnings
 from typing import cast
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
+
+from vit.analysis import shares
 
 TEMPERATURE = 0.07
 """Of the votes of neighbours, as published."""
@@ -58,17 +61,13 @@ def linear_probe(
 
 
 def effective_rank(features: Float[np.ndarray, "n d"]) -> float:
-    """exp of the entropy of the singular values' shares, of centred features.  Roy & Vetterli 2007.
+    """`shares.effective_rank` of centred features.
 
     From 1, all on one line, to the number of channels, all directions alike; 0 for features that are all the same.
     Small while training means collapse (Garrido et al. 2023, RankMe).
     """
-    values = np.linalg.svd(features.astype(np.float64) - features.mean(axis=0, dtype=np.float64), compute_uv=False)
-    if not values.sum() > 0:
-        return 0.0
-    shares = values / values.sum()
-    shares = shares[shares > 0]
-    return float(np.exp(-(shares * np.log(shares)).sum()))
+    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    return shares.effective_rank(torch.from_numpy(centred)[None, None]).item() if centred.any() else 0.0
 
 
 def spread(features: Float[np.ndarray, "n d"]) -> float:

@@ -8,7 +8,7 @@ Matrix = Float[Tensor, "b h n n"]
 PerHead = Float[Tensor, " h"]
 
 
-def effective_rank(matrix: Matrix) -> PerHead:
+def effective_rank(matrix: Float[Tensor, "b h n m"]) -> PerHead:
     """exp of the entropy of the singular values' shares, mean over samples.  Roy & Vetterli 2007.
 
     1 for uniform attention, n for attention to one token each, all different.

@@ -49,11 +49,11 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     a gamma of shape 4 (skewness 1) takes off a little.
 
     Raises:
-        ValueError: fewer than two values, one that is not finite, or a confidence outside 0..1.
+        ValueError: fewer than two values, one that is not finite, or a ``confidence`` outside (0, 1).
     """
     values = finite_list(values, least=2)
     if not 0 < confidence < 1:
-        raise ValueError(f"expected a confidence between 0 and 1, got {confidence}")
+        raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
     mean = float(values.mean())
     half = t_quantile(len(values) - 1, confidence) * float(values.std(ddof=1)) / sqrt(len(values))
     return Interval(mean, mean - half, mean + half)
@@ -80,7 +80,11 @@ def sign_flip(differences: ArrayLike) -> float:
 
 
 def smallest_p(n: int) -> float:
-    """The smallest p that `sign_flip` can reach with ``n`` differences: 2 / 2^n."""
+    """The smallest p that `sign_flip` can reach with ``n`` differences: 2 / 2^n.
+
+    Raises:
+        ValueError: ``n`` below 1.
+    """
     if n < 1:
         raise ValueError(f"expected at least 1 difference, got {n}")
     return 2.0 ** (1 - n)
@@ -93,7 +97,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
         ValueError: one is no probability.
     """
     if not all(0 <= p <= 1 for p in p_values):
-        raise ValueError(f"expected p values between 0 and 1, got {list(p_values)}")
+        raise ValueError(f"p values must lie in [0, 1], got {list(p_values)}")
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))

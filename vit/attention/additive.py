@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from vit.attention.masks import allowed_pairs
 from vit.attention.mechanism import Mechanism
 from vit.attention.numerics import masked_softmax
-from vit.attention.pattern import require_at_least
+from vit.checks import require_at_least
 from vit.tokens import Grid, Layout
 
 

@@ -51,7 +51,7 @@ def take(x: Float[Tensor, "*g n d"], index: Int[Tensor, "*g s"]) -> Float[Tensor
 
 def visible(layout: Layout, device: torch.device) -> Bool[Tensor, "b n"]:
     """(b or 1, n): which keys are no padding."""
-    keys = None if layout.mask is None else layout.mask.keys
+    keys = layout.keys
     return torch.ones(1, layout.tokens, dtype=torch.bool, device=device) if keys is None else keys
 
 

@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vit.attention.grid_graph import GridGraph
-from vit.attention.masks import biased_attention, require_one_sequence
+from vit.attention.masks import biased_attention
 from vit.attention.mechanism import Mechanism
 from vit.attention.pattern import PatternFactory
+from vit.checks import require_one_sequence
 from vit.tokens import Grid, Layout
 
 
@@ -52,5 +53,5 @@ class EdgeBias(Mechanism):
         if layout.index is not None or layout.grid != self.grid:
             part = "" if layout.index is None else "a part of "
             raise ValueError(f"EdgeBias learned a bias for all tokens of {self.grid}, got {part}{layout.grid}")
-        require_one_sequence(q, k, layout, "EdgeBias")
+        require_one_sequence(self, layout, q, k)
         return biased_attention(q, k, v, self.bias[None], layout, self.attn_drop if self.training else 0.0)

@@ -5,9 +5,9 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor
 
-from vit.attention.checks import refuse_causal, refuse_pairs
 from vit.attention.mechanism import Mechanism
 from vit.attention.numerics import exact_sums, masked_softmax, widen
+from vit.checks import refuse_causal, refuse_pairs
 from vit.tokens import Grid, Layout
 
 
@@ -34,7 +34,7 @@ class Efficient(Mechanism):
     ) -> Float[Tensor, "b h n e"]:
         refuse_causal(self, layout, "normalises key channels over all tokens")
         refuse_pairs(self, layout, "normalises key channels over all tokens")
-        keys = None if layout.mask is None else layout.mask.keys
+        keys = layout.keys
         with exact_sums(v):
             wide_q, wide_k, wide_v = widen(q, k, v)
             templates = masked_softmax(wide_k.mT, None if keys is None else keys[:, None, None, :]) @ wide_v
@@ -64,7 +64,7 @@ class EfficientScaling(Mechanism):
     ) -> Float[Tensor, "b h n e"]:
         refuse_causal(self, layout, "sums over all tokens at once")
         refuse_pairs(self, layout, "sums over all tokens at once")
-        keys = None if layout.mask is None else layout.mask.keys
+        keys = layout.keys
         with exact_sums(v):
             wide_q, wide_k, wide_v = widen(q, k, v)
             if keys is None:

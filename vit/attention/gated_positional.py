@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vit.attention.checks import refuse_cross
 from vit.attention.mechanism import Mechanism
 from vit.attention.numerics import exact_sums, masked_softmax, widen
+from vit.checks import refuse_cross
 from vit.tokens import Grid, Layout
 
 

@@ -6,7 +6,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from vit.attention.local import band
-from vit.attention.pattern import Pattern, require_at_least
+from vit.attention.pattern import Pattern
+from vit.checks import require_at_least
 from vit.tokens import Grid
 
 

@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from vit.checks import require_as_many
 from vit.tokens import Layout
 
 _CHUNK = 64
@@ -33,14 +34,13 @@ def kernel_attention(
         ValueError: a causal mask between two sequences.
     """
     mask = layout.mask
-    if mask is not None and mask.keys is not None:
-        k = k.masked_fill(~mask.keys[:, None, :, None], 0.0)
+    if layout.keys is not None:
+        k = k.masked_fill(~layout.keys[:, None, :, None], 0.0)
     v = F.pad(v, (0, 1), value=1.0)  # its last column sums the weights
     if mask is None or not mask.causal:
         sums = q @ (k.mT @ v) if level is None else _sums(q, k, v, level)[0]
-    elif q.shape[2] != k.shape[2]:
-        raise ValueError(f"a causal mask needs as many queries as keys; got {q.shape[2]} queries, {k.shape[2]} keys")
     else:
+        require_as_many(q, k)
         level = torch.zeros_like(k[..., :1]) if level is None else level
         sums = _in_order(q, k, v, level, mask.prefix)
     total = sums[..., -1:]

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vit.attention.checks import refuse_pairs
 from vit.attention.kernels import kernel_attention
 from vit.attention.mechanism import Mechanism
 from vit.attention.numerics import exact_sums, widen
+from vit.checks import refuse_pairs
 from vit.tokens import Grid, Layout
 
 

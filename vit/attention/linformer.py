@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vit.attention.checks import refuse_causal, refuse_other_tokens, refuse_pairs, refuse_resizing
 from vit.attention.mechanism import Mechanism
+from vit.checks import refuse_causal, refuse_pairs, refuse_resizing, require_at_least, require_own_tokens
 from vit.tokens import Grid, Layout
 
 
@@ -30,8 +30,7 @@ class Linformer(Mechanism):
 
     def __init__(self, heads: int, head_dim: int, grid: Grid, rank: int = 32) -> None:
         super().__init__()
-        if rank < 1:
-            raise ValueError(f"expected rank >= 1, got {rank}")
+        require_at_least(1, rank, "rank")
         self.grid = grid
         self.mix_k = nn.Parameter(torch.randn(rank, grid.tokens) * rank**-0.5)
         self.mix_v = nn.Parameter(torch.randn(rank, grid.tokens) * rank**-0.5)
@@ -44,11 +43,11 @@ class Linformer(Mechanism):
         v: Float[Tensor, "b h m e"],
         layout: Layout,
     ) -> Float[Tensor, "b h n e"]:
-        refuse_other_tokens(self, self.grid, v, layout)
+        require_own_tokens(self, layout, self.grid, v)
         refuse_causal(self, layout, "mixes the keys of all positions")
         refuse_pairs(self, layout, "mixes the keys of all positions")
-        if layout.mask is not None and layout.mask.keys is not None:
-            padding = ~layout.mask.keys[:, None, :, None]
+        if layout.keys is not None:
+            padding = ~layout.keys[:, None, :, None]
             k, v = k.masked_fill(padding, 0.0), v.masked_fill(padding, 0.0)
         mixed_k, mixed_v = self.mix_k.to(k.dtype) @ k, self.mix_v.to(v.dtype) @ v
         return F.scaled_dot_product_attention(q, mixed_k.to(q.dtype), mixed_v.to(q.dtype)).to(v.dtype)

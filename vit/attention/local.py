@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from vit.attention.pattern import SIDE, Pattern, require_at_least
+from vit.attention.pattern import SIDE, Pattern
+from vit.checks import require_at_least
 from vit.tokens import Grid
 
 

@@ -10,9 +10,8 @@ from torch.nn import functional as F
 from vit.attention.block_gather import BlockGather
 from vit.attention.engine import EngineFactory
 from vit.attention.global_tokens import GlobalTokens
-from vit.attention.masks import refuse_sizes, require_one_sequence
 from vit.attention.mechanism import Mechanism, Projections
-from vit.attention.pattern import require_at_least
+from vit.checks import refuse_sizes, require_at_least, require_one_sequence
 from vit.tokens import Grid, Layout
 
 
@@ -60,8 +59,8 @@ class Longformer(Mechanism):
         layout: Layout,
         second: Projections | None = None,
     ) -> Float[Tensor, "b h n e"]:
-        require_one_sequence(q, k, layout, "Longformer")
-        refuse_sizes(layout, "Longformer")
+        require_one_sequence(self, layout, q, k)
+        refuse_sizes(self, layout)
         if second is None or second.q is None or second.k is None:
             raise ValueError("Longformer needs a second set of projections for its global tokens, as SelfAttention has")
         dropout = self.attn_drop if self.training else 0.0

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vit.attention.blocks import lay_by_group, take, visible
-from vit.attention.checks import refuse_cross, refuse_pairs, refuse_tokens
 from vit.attention.mechanism import Mechanism
 from vit.attention.numerics import exact_sums, widen
+from vit.checks import refuse_cross, refuse_pairs, require_at_least, require_tokens
 from vit.tokens import Grid, Layout
 
 _SELF = -5e4
@@ -47,12 +47,11 @@ class LSH(Mechanism):
         self, heads: int, head_dim: int, grid: Grid, buckets: int = 4, chunk: int = 16, rounds: int = 2, seed: int = 0
     ) -> None:
         super().__init__()
-        if buckets < 2 or buckets % 2 or chunk < 1 or rounds < 1:
-            raise ValueError(
-                f"expected an even number of buckets, chunk >= 1 and rounds >= 1, got {buckets}, {chunk} and {rounds}"
-            )
-        self.buckets, self.chunk = buckets, chunk
-        drawn = torch.randn(rounds, head_dim, buckets // 2, generator=torch.Generator().manual_seed(seed))
+        if buckets < 2 or buckets % 2:
+            raise ValueError(f"buckets must be even and at least 2, got {buckets}")
+        self.buckets, self.chunk = buckets, require_at_least(1, chunk, "chunk")
+        shape = require_at_least(1, rounds, "rounds"), head_dim, buckets // 2
+        drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         self.register_buffer("directions", drawn)
 
     def forward(
@@ -63,7 +62,7 @@ class LSH(Mechanism):
         layout: Layout,
     ) -> Float[Tensor, "b h n e"]:
         refuse_cross(self, q, v)
-        refuse_tokens(self, v, layout)
+        require_tokens(self, layout, v.shape[2])
         refuse_pairs(self, layout, "sees tokens by their hash")
         front, number = layout.grid.num_prefix, torch.arange(v.shape[2], device=v.device).view(1, 1, -1)
         with exact_sums(v):

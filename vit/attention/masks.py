@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from vit.checks import require_as_many
 from vit.tokens import Layout
 
 
@@ -12,7 +13,7 @@ def sdpa_mask(q: Tensor, k: Tensor, layout: Layout) -> tuple[Bool[Tensor, "p 1 #
     """The mask in the cheapest form a fused kernel takes: a flag, one row of keys, or the dense matrix."""
     mask = layout.mask
     if mask is not None and mask.causal and mask.keys is None and mask.pairs is None and mask.prefix is None:
-        _refuse_two_sequences(q, k)
+        require_as_many(q, k)
         return None, True
     return allowed_pairs(q, k, layout), False
 
@@ -27,7 +28,7 @@ def allowed_pairs(q: Tensor, k: Tensor, layout: Layout) -> Bool[Tensor, "p 1 #n 
     if mask is None:
         return None
     if mask.causal or mask.pairs is not None:
-        _refuse_two_sequences(q, k)
+        require_as_many(q, k)
         return mask.allowed(k.shape[2], q.device)[:, None]
     if mask.keys is None:
         return None
@@ -48,22 +49,3 @@ def biased_attention(
     if allowed is not None:
         bias = bias.masked_fill(~allowed, -torch.inf)
     return F.scaled_dot_product_attention(q, k, v, bias, dropout)
-
-
-def require_one_sequence(q: Tensor, k: Tensor, layout: Layout, what: str) -> None:
-    """Raise ValueError unless queries and keys are the layout's tokens."""
-    n, m = q.shape[2], k.shape[2]
-    if n != layout.tokens or m != layout.tokens:
-        raise ValueError(f"{what} needs queries and keys of the same {layout.tokens} tokens; got {n} queries, {m} keys")
-
-
-def refuse_sizes(layout: Layout, what: str) -> None:
-    """Raise ValueError for pictures padded to one grid: for what follows the width and the borders of the grid."""
-    if layout.sizes is not None:
-        raise ValueError(f"{what} follows the grid of the batch: it cannot honour pictures of different sizes in it")
-
-
-def _refuse_two_sequences(q: Tensor, k: Tensor) -> None:
-    n, m = q.shape[2], k.shape[2]
-    if n != m:
-        raise ValueError(f"a causal or pairwise mask needs as many queries as keys; got {n} queries, {m} keys")

@@ -7,9 +7,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from vit.attention.masks import allowed_pairs, require_one_sequence
+from vit.attention.masks import allowed_pairs
 from vit.attention.mechanism import Mechanism
-from vit.attention.pattern import require_at_least
+from vit.checks import require_at_least, require_one_sequence
 from vit.tokens import Grid, Layout
 
 
@@ -41,7 +41,7 @@ class NearestNeighbors(Mechanism):
         v: Float[Tensor, "b h m e"],
         layout: Layout,
     ) -> Float[Tensor, "b h n e"]:
-        require_one_sequence(q, k, layout, "a graph of neighbours")
+        require_one_sequence(self, layout, q, k)
         edges = nearest_edges(k, allowed_pairs(q, k, layout), self.neighbors, layout.grid.num_prefix)
         return F.scaled_dot_product_attention(q, k, v, edges, self.attn_drop if self.training else 0.0)
 

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vit.attention.masks import allowed_pairs, biased_attention, require_one_sequence
+from vit.attention.masks import allowed_pairs, biased_attention
 from vit.attention.mechanism import Mechanism
 from vit.attention.nearest import nearest_edges
-from vit.attention.pattern import require_at_least
+from vit.checks import require_at_least, require_one_sequence
 from vit.tokens import Grid, Layout
 
 
@@ -50,7 +50,7 @@ class NearestBias(Mechanism):
         v: Float[Tensor, "b h m e"],
         layout: Layout,
     ) -> Float[Tensor, "b h n e"]:
-        require_one_sequence(q, k, layout, "a graph of neighbours")
+        require_one_sequence(self, layout, q, k)
         edges = nearest_edges(k, allowed_pairs(q, k, layout), self.neighbors, layout.grid.num_prefix)
         bias = -self.off[:, None, None] * ~edges
         return biased_attention(q, k, v, bias, layout, self.attn_drop if self.training else 0.0)

@@ -7,6 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from vit.attention.pattern import Pattern, places
+from vit.checks import require_odd
 from vit.tokens import Grid
 
 
@@ -26,9 +27,7 @@ class Neighborhood(Pattern):
 
     def __init__(self, heads: int, grid: Grid, kernel_size: int = 5) -> None:
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd and at least 1, got {kernel_size}")
-        self.kernel_size = kernel_size
+        self.kernel_size = require_odd(kernel_size, "kernel_size")
 
     def patches(self, grid: Grid) -> Bool[Tensor, "1 p p"]:
         row, column = places(grid)

@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vit.attention.checks import refuse_causal, refuse_cross, refuse_pairs
+from vit.attention.blocks import visible
 from vit.attention.mechanism import Mechanism
 from vit.attention.numerics import exact_sums, masked_softmax, widen
+from vit.checks import refuse_causal, refuse_cross, refuse_pairs, require_at_least, require_tokens
 from vit.tokens import Grid, Layout
 
 
@@ -26,15 +27,14 @@ class Nystrom(Mechanism):
         iterations: of the pseudo-inverse.
 
     Raises:
-        ValueError: ``landmarks`` or ``iterations`` below 1. When called: queries of another sequence, a causal mask or
-            a mask of pairs.
+        ValueError: ``landmarks`` or ``iterations`` below 1. When called: queries of another sequence, a causal mask, a
+            mask of pairs, or other than the layout's tokens.
     """
 
     def __init__(self, heads: int, head_dim: int, grid: Grid, landmarks: int = 16, iterations: int = 6) -> None:
         super().__init__()
-        if landmarks < 1 or iterations < 1:
-            raise ValueError(f"expected landmarks >= 1 and iterations >= 1, got {landmarks} and {iterations}")
-        self.landmarks, self.iterations = landmarks, iterations
+        self.landmarks = require_at_least(1, landmarks, "landmarks")
+        self.iterations = require_at_least(1, iterations, "iterations")
 
     def forward(
         self,
@@ -44,11 +44,10 @@ class Nystrom(Mechanism):
         layout: Layout,
     ) -> Float[Tensor, "b h n e"]:
         refuse_cross(self, q, v)
+        require_tokens(self, layout, v.shape[2])
         refuse_causal(self, layout, "averages tokens of whole segments")
         refuse_pairs(self, layout, "averages tokens of whole segments")
-        keys = torch.ones(1, v.shape[2], dtype=torch.bool, device=v.device)
-        if layout.mask is not None and layout.mask.keys is not None:
-            keys = layout.mask.keys
+        keys = visible(layout, v.device)
         means, real = _segments(keys, min(self.landmarks, v.shape[2]))
         with exact_sums(v):
             wide_q, wide_k, wide_v = widen(q, k, v)

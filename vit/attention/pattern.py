@@ -47,10 +47,3 @@ def places(grid: Grid) -> tuple[Int[Tensor, " p"], Int[Tensor, " p"]]:
     """Row and column of each patch."""
     raster = torch.arange(grid.patches)
     return raster // grid.width, raster % grid.width
-
-
-def require_at_least(least: int, value: int, name: str) -> int:
-    """``value``, or ValueError if it is too small."""
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return value

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vit.attention.checks import refuse_pairs
 from vit.attention.kernels import kernel_attention
 from vit.attention.mechanism import Mechanism
 from vit.attention.numerics import exact_sums, widen
+from vit.checks import refuse_pairs, require_at_least
 from vit.tokens import Grid, Layout
 
 
@@ -38,10 +38,8 @@ class Performer(Mechanism):
 
     def __init__(self, heads: int, head_dim: int, grid: Grid, features: int = 64, redraw: int = 0) -> None:
         super().__init__()
-        if features < 1 or redraw < 0:
-            raise ValueError(f"expected features >= 1 and redraw >= 0, got {features} and {redraw}")
-        self.redraw = redraw
-        self.register_buffer("projection", orthogonal_features(features, head_dim))
+        self.redraw = require_at_least(0, redraw, "redraw")
+        self.register_buffer("projection", orthogonal_features(require_at_least(1, features, "features"), head_dim))
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
 
     def forward(
@@ -52,15 +50,14 @@ class Performer(Mechanism):
         layout: Layout,
     ) -> Float[Tensor, "b h n e"]:
         refuse_pairs(self, layout, "sums keys before it meets a query")
-        keys = None if layout.mask is None else layout.mask.keys
         if self.training and self.redraw:
             self._count_and_redraw()
         with exact_sums(v):
             wide_q, wide_k, wide_v, projection = widen(q, k, v, self.projection)
             query, key = _exponent(wide_q, projection), _exponent(wide_k, projection)
             least = torch.finfo(key.dtype).min
-            if keys is not None:
-                key = key.masked_fill(~keys[:, None, :, None], least)
+            if layout.keys is not None:
+                key = key.masked_fill(~layout.keys[:, None, :, None], least)
             query = (query - query.detach().amax(dim=-1, keepdim=True)).exp()
             level = key.detach().amax(dim=-1, keepdim=True).clamp(min=least)
             return kernel_attention(query, (key - level).exp(), wide_v, layout, level=level).to(v.dtype)

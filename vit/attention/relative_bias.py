@@ -8,8 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vit.attention.masks import biased_attention, refuse_sizes, require_one_sequence
+from vit.attention.masks import biased_attention
 from vit.attention.mechanism import Mechanism
+from vit.checks import refuse_sizes, require_one_sequence
 from vit.tokens import Grid, Layout
 
 
@@ -42,8 +43,8 @@ class RelativeBias(Mechanism):
         v: Float[Tensor, "b h m e"],
         layout: Layout,
     ) -> Float[Tensor, "b h n e"]:
-        require_one_sequence(q, k, layout, "a relative bias")
-        refuse_sizes(layout, "a relative bias")
+        require_one_sequence(self, layout, q, k)
+        refuse_sizes(self, layout)
         dropout = self.attn_drop if self.training else 0.0
         return biased_attention(q, k, v, self._bias(layout), layout, dropout)
 

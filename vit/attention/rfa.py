@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from vit.attention.checks import refuse_pairs
 from vit.attention.kernels import kernel_attention
 from vit.attention.mechanism import Mechanism
 from vit.attention.numerics import exact_sums, widen
+from vit.checks import refuse_pairs, require_at_least
 from vit.tokens import Grid, Layout
 
 
@@ -34,9 +34,7 @@ class RFA(Mechanism):
 
     def __init__(self, heads: int, head_dim: int, grid: Grid, features: int = 64) -> None:
         super().__init__()
-        if features < 1:
-            raise ValueError(f"expected features >= 1, got {features}")
-        self.register_buffer("projection", torch.randn(features, head_dim))
+        self.register_buffer("projection", torch.randn(require_at_least(1, features, "features"), head_dim))
 
     def forward(
         self,

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vit.attention.blocks import attend, lay_by_group, take, visible
-from vit.attention.checks import refuse_causal, refuse_pairs, refuse_tokens
 from vit.attention.mechanism import Mechanism
 from vit.attention.numerics import exact_sums, widen
+from vit.checks import refuse_causal, refuse_pairs, require_at_least, require_tokens
 from vit.tokens import Grid, Layout
 
 
@@ -30,7 +30,7 @@ class Routing(Mechanism):
         decay: of the running means.
 
     Raises:
-        ValueError: ``clusters`` below 1 or ``decay`` outside 0..1. When called: a causal mask (later tokens would
+        ValueError: ``clusters`` below 1 or ``decay`` outside [0, 1]. When called: a causal mask (later tokens would
             decide which keys a centroid keeps), a mask of pairs, or other than the layout's tokens.
     """
 
@@ -38,8 +38,9 @@ class Routing(Mechanism):
 
     def __init__(self, heads: int, head_dim: int, grid: Grid, clusters: int = 4, decay: float = 0.999) -> None:
         super().__init__()
-        if clusters < 1 or not 0 <= decay <= 1:
-            raise ValueError(f"expected clusters >= 1 and decay in 0..1, got {clusters} and {decay}")
+        require_at_least(1, clusters, "clusters")
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay must lie in [0, 1], got {decay}")
         self.decay = decay
         self.register_buffer("centroids", F.normalize(torch.randn(heads, clusters, head_dim), dim=-1))
 
@@ -50,7 +51,7 @@ class Routing(Mechanism):
         v: Float[Tensor, "b h m e"],
         layout: Layout,
     ) -> Float[Tensor, "b h n e"]:
-        refuse_tokens(self, v, layout)
+        require_tokens(self, layout, v.shape[2])
         refuse_causal(self, layout, "keeps the keys nearest to a centroid, which later tokens may displace")
         refuse_pairs(self, layout, "sees tokens by their cluster")
         front, seen = layout.grid.num_prefix, visible(layout, v.device)

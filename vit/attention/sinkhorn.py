@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vit.attention.blocks import Slots, attend, lay, take, visible
-from vit.attention.checks import refuse_causal, refuse_cross, refuse_pairs, refuse_resizing, refuse_tokens
 from vit.attention.mechanism import Mechanism
 from vit.attention.numerics import exact_sums, masked_softmax, widen
+from vit.checks import refuse_causal, refuse_cross, refuse_pairs, refuse_resizing, require_at_least, require_tokens
 from vit.tokens import Grid, Layout
 
 
@@ -46,13 +46,10 @@ class Sinkhorn(Mechanism):
         iterations: int = 20,
     ) -> None:
         super().__init__()
-        if block_size < 1 or iterations < 1 or temperature <= 0:
-            raise ValueError(
-                "expected block_size >= 1, temperature > 0 and iterations >= 1, "
-                f"got {block_size}, {temperature} and {iterations}"
-            )
-        self.temperature, self.iterations = temperature, iterations
-        self.blocks = -(-grid.patches // block_size)
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, got {temperature}")
+        self.temperature, self.iterations = temperature, require_at_least(1, iterations, "iterations")
+        self.blocks = -(-grid.patches // require_at_least(1, block_size, "block_size"))
         self.sort = nn.Parameter(torch.randn(heads, head_dim, self.blocks) * head_dim**-0.5)
         refuse_resizing(self, grid, "sort")
 
@@ -64,7 +61,7 @@ class Sinkhorn(Mechanism):
         layout: Layout,
     ) -> Float[Tensor, "b h n e"]:
         refuse_cross(self, q, v)
-        refuse_tokens(self, v, layout)
+        require_tokens(self, layout, v.shape[2])
         refuse_causal(self, layout, "mixes whole blocks")
         refuse_pairs(self, layout, "mixes whole blocks")
         front = layout.grid.num_prefix

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from vit.attention.block_gather import BlockGather
 from vit.attention.engine import EngineFactory
-from vit.attention.masks import refuse_sizes, require_one_sequence
 from vit.attention.mechanism import Mechanism
 from vit.attention.pattern import PatternFactory
 from vit.attention.window import Window
+from vit.checks import refuse_sizes, require_one_sequence
 from vit.tokens import Grid, Layout
 
 
@@ -51,7 +51,7 @@ class Sparse(Mechanism):
         v: Float[Tensor, "b h m e"],
         layout: Layout,
     ) -> Float[Tensor, "b h n e"]:
-        require_one_sequence(q, k, layout, "a pattern")
+        require_one_sequence(self, layout, q, k)
         if not self.engine.pattern.honours_sizes:
-            refuse_sizes(layout, type(self.engine.pattern).__name__)
+            refuse_sizes(self.engine.pattern, layout)
         return self.engine(q, k, v, layout, self.attn_drop if self.training else 0.0)

@@ -7,7 +7,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from vit.attention.local import band
-from vit.attention.pattern import SIDE, Pattern, require_at_least
+from vit.attention.pattern import SIDE, Pattern
+from vit.checks import require_at_least
 from vit.tokens import Grid
 
 

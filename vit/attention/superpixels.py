@@ -8,11 +8,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from vit.attention.checks import refuse_causal
-from vit.attention.masks import allowed_pairs, require_one_sequence
+from vit.attention.masks import allowed_pairs
 from vit.attention.mechanism import Mechanism
 from vit.attention.numerics import exact_sums, widen
-from vit.attention.pattern import require_at_least
+from vit.checks import refuse_causal, require_at_least, require_one_sequence
 from vit.tokens import Grid, Layout
 
 
@@ -61,7 +60,7 @@ class Superpixels(Mechanism):
         v: Float[Tensor, "b h m e"],
         layout: Layout,
     ) -> Float[Tensor, "b h n e"]:
-        require_one_sequence(q, k, layout, "a picture cut into superpixels")
+        require_one_sequence(self, layout, q, k)
         refuse_causal(self, layout, "cuts the whole picture, later tokens too")
         front, allowed = layout.grid.num_prefix, allowed_pairs(q, k, layout)
         cluster = self.clusters(k[:, :, front:], layout)

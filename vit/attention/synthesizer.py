@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vit.attention.checks import refuse_cross, refuse_other_tokens, refuse_resizing
 from vit.attention.mechanism import Mechanism
 from vit.attention.numerics import masked_softmax
+from vit.checks import refuse_cross, refuse_resizing, require_at_least, require_own_tokens
 from vit.tokens import Grid, Layout
 
 
@@ -44,7 +44,7 @@ class RandomSynthesizer(Mechanism):
         layout: Layout,
     ) -> Float[Tensor, "b h m e"]:
         refuse_cross(self, q, v)
-        refuse_other_tokens(self, self.grid, v, layout)
+        require_own_tokens(self, layout, self.grid, v)
         return _mix(self.scores[None], v, layout)
 
 
@@ -63,8 +63,7 @@ class FactorizedRandomSynthesizer(Mechanism):
 
     def __init__(self, heads: int, head_dim: int, grid: Grid, rank: int = 8) -> None:
         super().__init__()
-        if rank < 1:
-            raise ValueError(f"expected rank >= 1, got {rank}")
+        require_at_least(1, rank, "rank")
         self.grid = grid
         self.rows = nn.Parameter(torch.randn(heads, grid.tokens, rank) * rank**-0.25)
         self.columns = nn.Parameter(torch.randn(heads, grid.tokens, rank) * rank**-0.25)
@@ -78,7 +77,7 @@ class FactorizedRandomSynthesizer(Mechanism):
         layout: Layout,
     ) -> Float[Tensor, "b h m e"]:
         refuse_cross(self, q, v)
-        refuse_other_tokens(self, self.grid, v, layout)
+        require_own_tokens(self, layout, self.grid, v)
         return _mix((self.rows @ self.columns.mT)[None], v, layout)
 
 
@@ -109,7 +108,7 @@ class DenseSynthesizer(Mechanism):
         layout: Layout,
     ) -> Float[Tensor, "b h n e"]:
         refuse_cross(self, q, v)
-        refuse_other_tokens(self, self.grid, v, layout)
+        require_own_tokens(self, layout, self.grid, v)
         return _mix(q.relu() @ self.weight.to(q.dtype) + self.bias, v, layout)
 
 
@@ -142,7 +141,7 @@ class FactorizedDenseSynthesizer(Mechanism):
         layout: Layout,
     ) -> Float[Tensor, "b h n e"]:
         refuse_cross(self, q, v)
-        refuse_other_tokens(self, self.grid, v, layout)
+        require_own_tokens(self, layout, self.grid, v)
         hidden = q.relu()
         coarse, fine = hidden @ self.rows.to(q.dtype), hidden @ self.columns.to(q.dtype)
         scores = (coarse[..., :, None] * fine[..., None, :]).flatten(-2)[..., : self.grid.tokens]

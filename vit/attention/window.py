@@ -6,7 +6,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from typing_extensions import override
 
-from vit.attention.pattern import Pattern, places, require_at_least
+from vit.attention.pattern import Pattern, places
+from vit.checks import require_at_least
 from vit.tokens import Grid
 
 

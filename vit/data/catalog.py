@@ -94,6 +94,9 @@ def preprocessing(
     """How pictures of a set are prepared; reads nothing, so it also works where the set no longer is.
 
     `img_size` None is the set's own size, 64 for files; `channels` None the set's own number, 3 for files.
+
+    Raises:
+        ValueError: unknown set, a place that is missing or too much, or what `Preprocessing` refuses.
     """
     name = resolve(dataset, root)
     entry = ENTRIES[name]

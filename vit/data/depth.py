@@ -54,7 +54,11 @@ def shades(image: Image.Image, upright: Image.Image, value_range: Range | None) 
 
 
 def eight_bits(values: np.ndarray, value_range: Range | None) -> UInt8[np.ndarray, "..."]:
-    """Linear, and the same for every picture of a kind: never stretched to its own values, nor guessed from them."""
+    """Linear, and the same for every picture of a kind: never stretched to its own values, nor guessed from them.
+
+    Raises:
+        ValueError: a value beyond the range, or whole numbers of more than 16 bits without a range.
+    """
     kind = values.dtype
     if kind == np.uint8:
         return values

@@ -122,6 +122,9 @@ class Preprocessing:
         value_range: Values of black and white where pictures have more than 8 bits; None is 0..65535 of 16 bits,
             0..4095 of 12, 0..1 of floats, and an error of wider whole numbers, which could be anything. Pillow reads
             colours of 16 bits from 0..65535: with another range they are an error.
+
+    Raises:
+        ValueError: no such number of channels, a side below 1, or means, stds or a range that do not fit.
     """
 
     img_size: tuple[int, int]

@@ -73,6 +73,11 @@ def digits(split: str) -> Source:
 
 
 def torchvision(name: str, root: Path, split: str) -> Source:
+    """A set of torchvision's, downloaded to ``root`` where it is not there yet.
+
+    Raises:
+        ValueError: it is not there and cannot be downloaded.
+    """
     from torchvision import datasets
 
     make = vars(datasets)[TORCHVISION[name]]

@@ -21,6 +21,9 @@ class Mixing:
         mixup_alpha: Share of the partner is drawn from Beta(alpha, alpha); 0 turns Mixup off.
         cutmix_alpha: The same for the area of CutMix's box; 0 turns CutMix off.
         probability: Of mixing a batch at all.
+
+    Raises:
+        ValueError: an alpha below 0, or a probability outside [0, 1].
     """
 
     def __init__(self, mixup_alpha: float = 0.0, cutmix_alpha: float = 0.0, probability: float = 1.0) -> None:

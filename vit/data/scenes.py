@@ -49,6 +49,9 @@ class Scenes:
         task: What the class is.
         seed: Of the stream; streams share no picture.
         count: Number of pictures.
+
+    Raises:
+        ValueError: no such task, or a count below 0.
     """
 
     task: Task

@@ -13,6 +13,9 @@ def carve(
 
     Of a class of two or more at least one sample goes each way; a single one is kept.  Samples of one group stay
     together, so that proportions hold as far as the groups allow.
+
+    Raises:
+        ValueError: ``fraction`` outside (0, 1).
     """
     if not 0 < fraction < 1:
         raise ValueError(f"the fraction held out must lie between 0 and 1, got {fraction}")

@@ -30,6 +30,9 @@ class Candidate:
             pictures, labels ignored; its runs start from there.
         pretrain_amount: steps of pretraining.
         pretrain_options: further options of pretraining, such as model.optimizer.lr.
+
+    Raises:
+        ValueError: overlays of pretraining without steps of it, or steps without overlays.
     """
 
     configs: list[str]

@@ -37,6 +37,9 @@ class Settings:
         repeats: of each measurement; the least counts.
         threads: of the CPU.
         out: folder to which a line of attention.jsonl and the figure are written (default: none).
+
+    Raises:
+        ValueError: no tokens or depths, or a number below 1.
     """
 
     lists: ClassVar[tuple[str, ...]] = ("arms", "tokens", "depth", "heads")

@@ -34,6 +34,9 @@ class Mechanisms:
         out: folder of the study; the same command continues there (default: runs/mechanisms-<vary>-<data>).
         dry_run: print the grid and an estimate of its time, and stop.
         retry_failed: take failed runs up again.
+
+    Raises:
+        ValueError: a number below 1, no patch, or no overlay that leaves the host as it is.
     """
 
     name: ClassVar[str] = "mechanisms"

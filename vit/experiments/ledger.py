@@ -29,6 +29,9 @@ class Ledger:
     Args:
         folder: the study's.
         study: fingerprint of the one that every row is of.
+
+    Raises:
+        ValueError: a row of another study, or one that cannot be read.
     """
 
     def __init__(self, folder: Path, study: str) -> None:

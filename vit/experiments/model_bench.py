@@ -35,6 +35,9 @@ class Settings:
         rounds: timed steps of each, after 5 to warm up.
         precision: 32-true or bf16-mixed.
         out: folder to which a line of models.jsonl is written (default: none).
+
+    Raises:
+        ValueError: a size, a number of classes or of rounds below 1.
     """
 
     lists: ClassVar[tuple[str, ...]] = ("net",)

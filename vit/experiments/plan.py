@@ -56,6 +56,9 @@ class DataSize:
         out: folder of the study; the same command continues there (default: runs/data-size-<data>).
         dry_run: print the grid and an estimate of its time, and stop.
         retry_failed: take failed runs up again.
+
+    Raises:
+        ValueError: a number below 1, or trials of other than lr and weight_decay.
     """
 
     name: ClassVar[str] = "data-size"

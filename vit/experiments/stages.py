@@ -32,6 +32,9 @@ class Transfer:
         out: folder of the study; the same command continues there (default: runs/transfer-<first target>).
         dry_run: print the grid and an estimate of its time, and stop.
         retry_failed: take failed runs up again.
+
+    Raises:
+        ValueError: a number below 1, no target, or trials without lr or of different settings.
     """
 
     name: ClassVar[str] = "transfer"

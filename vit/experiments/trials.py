@@ -18,7 +18,11 @@ class Tuning:
 
 
 def tuning(arm: str, done: list[Row], study: Row) -> Tuning:
-    """The chosen trial is the one that the runs were made with. Several seeds of a trial are averaged."""
+    """The chosen trial is the one that the runs were made with. Several seeds of a trial are averaged.
+
+    Raises:
+        ValueError: the runs were made with different settings.
+    """
     trials: list[dict[str, float]] = study["trials"]
     values = [
         [row["val_acc"] for row in done if (row["kind"], row["arm"], row.get("trial")) == ("tune", arm, place)]

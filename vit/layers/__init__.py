@@ -12,9 +12,9 @@ from vit.layers.fourier import Fourier
 from vit.layers.hard import Choice, GumbelPool, ReinforcePool
 from vit.layers.heads import DistilledHead, Head, HeadFactory, LinearHead
 from vit.layers.hierarchical import HierarchicalPool
+from vit.layers.identity import Identity
 from vit.layers.lowrank import LowRankLinear, merged
 from vit.layers.lstm import BiLstm
-from vit.layers.mixers import Identity
 from vit.layers.mlp import ActFactory, Mlp, MlpFactory, SwiGLU
 from vit.layers.narrowing import Kept, NarrowingBlock, TopKBlock
 from vit.layers.norm import LayerNorm, NormFactory

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vit.layers.honour import check_grid, check_tokens, keys_of, refuse_order, refuse_pairs, refuse_subset
+from vit.checks import refuse_causal, refuse_pairs, refuse_subset, require_grid, require_odd, require_tokens
 from vit.layers.patches import Size, pair
 from vit.tokens import Grid, Layout
 
@@ -47,8 +47,8 @@ class AFTFull(nn.Module):
         self.column = nn.Parameter(torch.randn(grid.tokens, rank) * 0.02)
 
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:
-        check_tokens(x, layout)
-        check_grid(self, self.grid, layout)
+        require_tokens(self, layout, x.shape[1])
+        require_grid(self, layout, self.grid)
         k, v = self.k(x), self.v(x)
         with torch.autocast(x.device.type, enabled=False):
             mixed = _weighted_mean(k, v, _pairwise(self.row, self.column, layout), layout)
@@ -72,7 +72,7 @@ class AFTSimple(nn.Module):
         self.k = nn.Linear(dim, dim, bias=False)  # a bias would cancel
 
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:
-        check_tokens(x, layout)
+        require_tokens(self, layout, x.shape[1])
         k, v = self.k(x), self.v(x)
         with torch.autocast(x.device.type, enabled=False):
             mixed = _weighted_mean(k, v, None, layout)
@@ -100,15 +100,15 @@ class AFTLocal(nn.Module):
     def __init__(self, dim: int, grid: Grid, window_size: int | Size = 7, rank: int = 32) -> None:
         super().__init__()
         self.grid = grid
-        self.reach = _half(window_size)
+        self.reach = _half(window_size, "window_size")
         self.q, self.v, self.proj = (nn.Linear(dim, dim) for _ in range(3))
         self.k = nn.Linear(dim, dim, bias=False)  # a bias would cancel
         self.row = nn.Parameter(torch.randn(grid.tokens, rank) * 0.02)
         self.column = nn.Parameter(torch.randn(grid.tokens, rank) * 0.02)
 
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:
-        check_tokens(x, layout)
-        check_grid(self, self.grid, layout)
+        require_tokens(self, layout, x.shape[1])
+        require_grid(self, layout, self.grid)
         k, v = self.k(x), self.v(x)
         with torch.autocast(x.device.type, enabled=False):
             bias = _pairwise(self.row, self.column, layout).masked_fill(~self._near(layout, x.device), 0.0)
@@ -141,19 +141,19 @@ class AFTConv(nn.Module):
 
     def __init__(self, dim: int, grid: Grid, kernel_size: int | Size = 7) -> None:
         super().__init__()
-        self.reach = _half(kernel_size)
+        self.reach = _half(kernel_size, "kernel_size")
         self.q, self.v, self.proj = (nn.Linear(dim, dim) for _ in range(3))
         self.k = nn.Linear(dim, dim, bias=False)  # a bias would cancel
         self.kernel = nn.Parameter(torch.zeros(dim, 1, *(2 * half + 1 for half in self.reach)))
 
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:
-        check_tokens(x, layout)
+        require_tokens(self, layout, x.shape[1])
         refuse_subset(self, layout)
-        refuse_order(self, layout)
+        refuse_causal(self, layout)
         refuse_pairs(self, layout)
         k, v = self.k(x), self.v(x)
         with torch.autocast(x.device.type, enabled=False):
-            weights, v = _weights(k, v, keys_of(layout))
+            weights, v = _weights(k, v, layout.keys)
             mixed = self._sums(weights * v, layout) / self._sums(weights, layout).clamp(min=SMALLEST)
         return self.proj(self.q(x).sigmoid() * mixed.to(x.dtype))
 
@@ -164,11 +164,9 @@ class AFTConv(nn.Module):
         return x.sum(dim=1, keepdim=True) + F.pad(rearrange(near, "b c y x -> b (y x) c"), (0, 0, front, 0))
 
 
-def _half(window: int | Size) -> Size:
-    height, width = pair(window)
-    if min(height, width) < 1 or height % 2 == 0 or width % 2 == 0:
-        raise ValueError(f"window sides must be odd and at least 1, got {height}x{width}")
-    return height // 2, width // 2
+def _half(window: int | Size, name: str) -> Size:
+    height, width = (require_odd(side, name) // 2 for side in pair(window))
+    return height, width
 
 
 def _pairwise(row: Float[Tensor, "n r"], column: Float[Tensor, "n r"], layout: Layout) -> Float[Tensor, "p m m"]:
@@ -200,7 +198,7 @@ def _weighted_mean(
     mask = layout.mask
     if mask is not None and (mask.causal or mask.pairs is not None):
         return _masked_mean(k, v, bias, mask.allowed(k.shape[1], k.device))
-    weights, v = _weights(k, v, keys_of(layout))
+    weights, v = _weights(k, v, layout.keys)
     smallest = torch.finfo(v.dtype).tiny
     if bias is None:
         mean = (weights * v).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True).clamp(min=smallest)

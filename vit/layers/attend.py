@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vit.attention import MechanismFactory, Projections, Softmax
 from vit.attention.numerics import exact_sums, widen
+from vit.checks import require_at_least
 from vit.layers.norm import NormFactory
 from vit.layers.positions import RotaryFactory
 from vit.tokens import Grid, Layout
@@ -56,10 +57,8 @@ class SelfAttention(nn.Module):
         mechanism: MechanismFactory = Softmax,
     ) -> None:
         super().__init__()
-        head_dim = _head_dim(dim, num_heads, head_dim, ": change one or set head_dim")
-        value_dim = head_dim if value_dim is None else value_dim
-        if value_dim < 1:
-            raise ValueError(f"value_dim must be at least 1, got {value_dim}")
+        head_dim = head_width(dim, num_heads, head_dim, ": change one or set head_dim")
+        value_dim = require_at_least(1, head_dim if value_dim is None else value_dim, "value_dim")
         self.num_heads = num_heads
         self.mechanism = mechanism(num_heads, head_dim, grid)
         widths = {"q": head_dim, "k": head_dim, "v": value_dim}
@@ -159,7 +158,7 @@ class CrossAttention(nn.Module):
         self, dim: int, grid: Grid, num_heads: int = 3, qkv_bias: bool = True, mechanism: MechanismFactory = Softmax
     ) -> None:
         super().__init__()
-        head_dim = _head_dim(dim, num_heads)
+        head_dim = head_width(dim, num_heads)
         self.num_heads = num_heads
         self.q = nn.Linear(dim, dim, bias=qkv_bias)
         self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
@@ -174,12 +173,13 @@ class CrossAttention(nn.Module):
         return self.proj(rearrange(self.mechanism(q, k, v, layout), "b h m e -> b m (h e)"))
 
 
-def _head_dim(dim: int, num_heads: int, given: int | None = None, advice: str = "") -> int:
-    if num_heads < 1:
-        raise ValueError(f"num_heads must be at least 1, got {num_heads}")
+def head_width(dim: int, num_heads: int, given: int | None = None, advice: str = "") -> int:
+    """Channels of each head: ``given``, or those of ``dim`` shared out.
+
+    Raises:
+        ValueError: they cannot be shared out evenly, or there are none.
+    """
+    require_at_least(1, num_heads, "num_heads")
     if given is None and dim % num_heads:
         raise ValueError(f"embed_dim {dim} is not divisible by num_heads {num_heads}{advice}")
-    head_dim = dim // num_heads if given is None else given
-    if head_dim < 1:
-        raise ValueError(f"head_dim must be at least 1, got {head_dim}")
-    return head_dim
+    return require_at_least(1, dim // num_heads if given is None else given, "head_dim")

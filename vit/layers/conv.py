@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vit.layers.honour import check_tokens, keys_of, refuse_order, refuse_pairs, refuse_subset
+from vit.checks import refuse_causal, refuse_pairs, refuse_subset, require_odd, require_tokens
 from vit.layers.norm import LayerNorm
 from vit.layers.patches import Size, pair
 from vit.tokens import Grid, Layout
@@ -37,9 +37,7 @@ class ConvModule(nn.Module):
 
     def __init__(self, dim: int, grid: Grid, kernel_size: int | Size = 3, drop: float = 0.0) -> None:
         super().__init__()
-        height, width = pair(kernel_size)
-        if min(height, width) < 1 or height % 2 == 0 or width % 2 == 0:
-            raise ValueError(f"kernel sides must be odd and at least 1, got {height}x{width}")
+        height, width = (require_odd(side, "kernel_size") for side in pair(kernel_size))
         self.pointwise1 = nn.Linear(dim, 2 * dim)
         self.depthwise = nn.Conv2d(dim, dim, (height, width), padding=(height // 2, width // 2), groups=dim)
         self.norm = LayerNorm(dim)
@@ -47,11 +45,11 @@ class ConvModule(nn.Module):
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:
-        check_tokens(x, layout)
+        require_tokens(self, layout, x.shape[1])
         refuse_subset(self, layout)
-        refuse_order(self, layout)
+        refuse_causal(self, layout)
         refuse_pairs(self, layout)
-        front, keys = layout.grid.num_prefix, keys_of(layout)
+        front, keys = layout.grid.num_prefix, layout.keys
         patches = F.glu(self.pointwise1(x[:, front:]))
         if keys is not None:
             patches = patches.masked_fill(~keys[:, front:, None], 0.0)

@@ -13,14 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vit.layers.honour import (
-    check_tokens,
-    keys_of,
-    refuse_order,
-    refuse_pairs,
-    refuse_prefix_length,
-    refuse_subset,
-)
+from vit.checks import refuse_causal, refuse_pairs, refuse_prefix_length, refuse_subset, require_odd, require_tokens
 from vit.layers.patches import Size, pair
 from vit.layers.scan import padding_last, reordered
 from vit.tokens import Grid, Layout
@@ -45,15 +38,15 @@ class DepthwiseConv1d(nn.Module):
 
     def __init__(self, dim: int, grid: Grid, kernel_size: int = 9) -> None:
         super().__init__()
-        _check_kernel(kernel_size)
+        require_odd(kernel_size, "kernel_size")
         self.depthwise = nn.Conv1d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
 
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:
-        check_tokens(x, layout)
+        require_tokens(self, layout, x.shape[1])
         refuse_subset(self, layout)
         refuse_pairs(self, layout)
         refuse_prefix_length(self, layout)
-        front, keys = layout.grid.num_prefix, keys_of(layout)
+        front, keys = layout.grid.num_prefix, layout.keys
         if keys is None:
             mixed = self._convolve(x[:, front:], layout)
         else:
@@ -86,8 +79,7 @@ class DepthwiseConv2d(nn.Module):
 
     def __init__(self, dim: int, grid: Grid, kernel_size: int | Size = 3) -> None:
         super().__init__()
-        height, width = pair(kernel_size)
-        _check_kernel(height, width)
+        height, width = (require_odd(side, "kernel_size") for side in pair(kernel_size))
         self.depthwise = nn.Conv2d(dim, dim, (height, width), padding=(height // 2, width // 2), groups=dim)
 
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:
@@ -116,7 +108,8 @@ class NeighbourMean(nn.Module):
     def __init__(self, dim: int, grid: Grid, pool_size: int | Size = 3) -> None:
         super().__init__()
         self.pool_size = pair(pool_size)
-        _check_kernel(*self.pool_size)
+        for side in self.pool_size:
+            require_odd(side, "pool_size")
 
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:
         _check_grid_mixer(self, x, layout)
@@ -127,21 +120,16 @@ class NeighbourMean(nn.Module):
         return _tokens(mean - patches, layout)
 
 
-def _check_kernel(*sides: int) -> None:
-    if min(sides) < 1 or any(side % 2 == 0 for side in sides):
-        raise ValueError(f"kernel sides must be odd and at least 1, got {'x'.join(map(str, sides))}")
-
-
 def _check_grid_mixer(mixer: nn.Module, x: Tensor, layout: Layout) -> None:
-    check_tokens(x, layout)
+    require_tokens(mixer, layout, x.shape[1])
     refuse_subset(mixer, layout)
-    refuse_order(mixer, layout)
+    refuse_causal(mixer, layout)
     refuse_pairs(mixer, layout)
 
 
 def _patches(x: Float[Tensor, "b n c"], layout: Layout) -> tuple[Float[Tensor, "b c y x"], Float[Tensor, "b 1 y x"]]:
     """The patches on their grid, zero where they are padding, and one where they are not."""
-    front, keys = layout.grid.num_prefix, keys_of(layout)
+    front, keys = layout.grid.num_prefix, layout.keys
     patches, inside = x[:, front:], x.new_ones(x.shape[0], layout.grid.patches, 1)
     if keys is not None:
         patches = patches.masked_fill(~keys[:, front:, None], 0.0)

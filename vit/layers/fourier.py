@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vit.layers.honour import check_tokens, refuse_order, refuse_padding, refuse_pairs, refuse_subset
+from vit.checks import refuse_causal, refuse_padding, refuse_pairs, refuse_subset, require_tokens
 from vit.tokens import Grid, Layout
 
 
@@ -26,10 +26,10 @@ class Fourier(nn.Module):
         super().__init__()
 
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:
-        check_tokens(x, layout)
+        require_tokens(self, layout, x.shape[1])
         refuse_subset(self, layout)
         refuse_padding(self, layout)
-        refuse_order(self, layout)
+        refuse_causal(self, layout)
         refuse_pairs(self, layout)
         with torch.autocast(x.device.type, enabled=False):  # CPUs have no FFT in half precision
             wide = x.to(torch.promote_types(x.dtype, torch.float32))

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import override
 
+from vit.checks import require_at_least
 from vit.layers.block import Block, BlockFactory
 from vit.layers.encoder import Encoder
 from vit.layers.patches import Size, pair
@@ -49,8 +50,7 @@ class HierarchicalPool(WeightedPool):
         self.region = pair(region)
         if min(self.region) < 1:
             raise ValueError(f"region sides must be at least 1, got {self.region[0]}x{self.region[1]}")
-        if depth < 0:
-            raise ValueError(f"depth must be at least 0, got {depth}")
+        require_at_least(0, depth, "depth")
         self.patch_encoder = Encoder(dim, Grid(*self.region), [(block, depth)])
         self.patch_score = AdditiveScore(dim, hidden)
         over = Grid(-(-grid.height // self.region[0]), -(-grid.width // self.region[1]))

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vit.layers.honour import check_tokens, keys_of, refuse_pairs, refuse_prefix_length
+from vit.checks import refuse_pairs, refuse_prefix_length, require_at_least, require_tokens
 from vit.layers.scan import padding_last, reordered
 from vit.tokens import Grid, Layout
 
@@ -32,18 +32,16 @@ class BiLstm(nn.Module):
 
     def __init__(self, dim: int, grid: Grid, hidden_dim: int | None = None) -> None:
         super().__init__()
-        hidden = dim // 4 if hidden_dim is None else hidden_dim
-        if hidden < 1:
-            raise ValueError(f"hidden_dim must be at least 1, got {hidden}")
+        hidden = require_at_least(1, dim // 4 if hidden_dim is None else hidden_dim, "hidden_dim")
         self.forwards = nn.LSTM(dim, hidden, batch_first=True)
         self.backwards = nn.LSTM(dim, hidden, batch_first=True)
         self.proj = nn.Linear(2 * hidden, dim)
 
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:
-        check_tokens(x, layout)
+        require_tokens(self, layout, x.shape[1])
         refuse_pairs(self, layout)
         refuse_prefix_length(self, layout)
-        keys = keys_of(layout)
+        keys = layout.keys
         keys = x.new_ones(x.shape[:2], dtype=torch.bool) if keys is None else keys
         order = padding_last(keys)
         # the same tokens from the last to the first, padding still at the end

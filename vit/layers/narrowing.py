@@ -8,9 +8,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vit.attention.checks import refuse_pairs
+from vit.checks import refuse_causal, refuse_pairs
 from vit.layers.attend import MixerFactory, SelfAttention
-from vit.layers.honour import refuse_order
 from vit.layers.mlp import Mlp, MlpFactory
 from vit.layers.norm import LayerNorm, NormFactory
 from vit.layers.patches import keep_best
@@ -88,7 +87,7 @@ class TopKBlock(NarrowingBlock):
         self.residual2 = Residual(dim, drop_path, layer_scale)
 
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Kept:
-        refuse_order(self, layout)
+        refuse_causal(self, layout)
         refuse_pairs(self, layout, "asks what one token attends to")
         mixed, row = self.mixer.with_row(self.norm1(x), layout, self.token)
         attentiveness = row.mean(dim=1)[:, layout.grid.num_prefix :]

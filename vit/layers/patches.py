@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vit.checks import require_below_one
 from vit.tokens import Layout
 
 Size = tuple[int, int]
@@ -172,13 +173,14 @@ class PatchDropout(nn.Module):
 
     Args:
         rate: share of patches dropped, in [0, 1); at least one is kept.
+
+    Raises:
+        ValueError: ``rate`` outside [0, 1).
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
-        if not 0.0 <= rate < 1.0:
-            raise ValueError(f"patch_drop must lie in [0, 1), got {rate}")
-        self.rate = rate
+        self.rate = require_below_one(rate, "patch_drop")
 
     def forward(self, tokens: Float[Tensor, "b n c"], layout: Layout) -> tuple[Float[Tensor, "b m c"], Layout]:
         if not self.training or self.rate == 0.0:
@@ -218,7 +220,7 @@ def keep_patches(
 
 def _without_keys(layout: Layout, dropped: Bool[Tensor, "b n"]) -> Layout:
     """The layout with further patch tokens that are padding."""
-    assert layout.mask is not None and layout.mask.keys is not None
+    assert layout.mask is not None and layout.keys is not None
     front = layout.grid.num_prefix
-    keys = torch.cat((layout.mask.keys[:, :front], layout.mask.keys[:, front:] & ~dropped), dim=1)
+    keys = torch.cat((layout.keys[:, :front], layout.keys[:, front:] & ~dropped), dim=1)
     return replace(layout, mask=replace(layout.mask, keys=keys))

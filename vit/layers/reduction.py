@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vit.layers.honour import check_tokens, keys_of, refuse_order, refuse_pairs, refuse_subset
+from vit.checks import refuse_causal, refuse_pairs, refuse_subset, require_at_least, require_tokens
+from vit.layers.attend import head_width
 from vit.layers.norm import LayerNorm
 from vit.tokens import Grid, Layout
 
@@ -35,11 +36,8 @@ class SpatialReduction(nn.Module):
 
     def __init__(self, dim: int, grid: Grid, num_heads: int = 3, reduction: int = 2, qkv_bias: bool = True) -> None:
         super().__init__()
-        if num_heads < 1 or reduction < 1:
-            raise ValueError(f"num_heads and reduction must be at least 1, got {num_heads} and {reduction}")
-        if dim % num_heads:
-            raise ValueError(f"embed_dim {dim} is not divisible by num_heads {num_heads}")
-        self.num_heads, self.reduction = num_heads, reduction
+        head_width(dim, num_heads)
+        self.num_heads, self.reduction = num_heads, require_at_least(1, reduction, "reduction")
         self.q = nn.Linear(dim, dim, bias=qkv_bias)
         self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
         self.reduce = nn.Conv2d(dim, dim, reduction, reduction)
@@ -62,7 +60,7 @@ class SpatialReduction(nn.Module):
         if seen is not None:
             scores = scores.masked_fill(~seen[:, None, None], torch.finfo(scores.dtype).min)
         front, height, width = layout.grid.num_prefix, layout.grid.height, layout.grid.width
-        weights, keys = scores.softmax(dim=-1), keys_of(layout)
+        weights, keys = scores.softmax(dim=-1), layout.keys
         patches = x.new_ones(1, layout.grid.patches, 1) if keys is None else keys[:, front:, None].to(x.dtype)
         side, image = self.reduction, self._image(patches, layout)
         inside = rearrange(image, "b 1 (y r) (x s) -> b y x r s", r=side, s=side)
@@ -76,11 +74,11 @@ class SpatialReduction(nn.Module):
         self, x: Float[Tensor, "b n c"], layout: Layout
     ) -> tuple[Float[Tensor, "b h n d"], Float[Tensor, "b h m d"], Tensor, Bool[Tensor, "b m"] | None]:
         """Queries of all tokens; keys and values of prefix tokens and squares, and which of these may be seen."""
-        check_tokens(x, layout)
+        require_tokens(self, layout, x.shape[1])
         refuse_subset(self, layout)
-        refuse_order(self, layout)
+        refuse_causal(self, layout)
         refuse_pairs(self, layout)
-        front, keys = layout.grid.num_prefix, keys_of(layout)
+        front, keys = layout.grid.num_prefix, layout.keys
         patches, seen = x[:, front:], None
         if keys is not None:
             patches = patches.masked_fill(~keys[:, front:, None], 0.0)

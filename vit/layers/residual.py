@@ -6,16 +6,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vit.checks import require_below_one
+
 
 @final
 class DropPath(nn.Module):
-    """Drop a sample's whole branch in training, scaling the kept ones up.  Huang et al. 2016 (stochastic depth)."""
+    """Drop a sample's whole branch in training, scaling the kept ones up.  Huang et al. 2016 (stochastic depth).
+
+    Raises:
+        ValueError: ``rate`` outside [0, 1).
+    """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
-        if not 0.0 <= rate < 1.0:
-            raise ValueError(f"drop_path must lie in [0, 1), got {rate}")
-        self.rate = rate
+        self.rate = require_below_one(rate, "drop_path")
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
         if not self.training or self.rate == 0.0:

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from vit.checks import refuse_causal, refuse_pairs, require_tokens
 from vit.layers.attend import MixerFactory
-from vit.layers.honour import check_tokens, keys_of, refuse_pairs
 from vit.tokens import Grid, Layout, Mask
 
 
@@ -81,16 +81,15 @@ class Scan(nn.Module):
         self.order = order()
 
     def forward(self, x: Float[Tensor, "b n c"], layout: Layout) -> Float[Tensor, "b n c"]:
-        check_tokens(x, layout)
+        require_tokens(self, layout, x.shape[1])
         refuse_pairs(self, layout)
-        if layout.mask is not None and layout.mask.causal:
-            raise ValueError("Scan changes which token comes before which: it cannot honour a causal mask")
+        refuse_causal(self, layout, "changes which token comes before which")
         grid, batch = layout.grid, x.shape[0]
         raster = torch.arange(grid.patches, device=x.device)[None] if layout.index is None else layout.index
         place = self.order.place(raster, grid)
         front = torch.arange(grid.num_prefix, device=x.device).expand(batch, -1)
         order = torch.cat((front, grid.num_prefix + place.argsort(dim=1).expand(batch, -1)), dim=1)
-        keys = keys_of(layout)
+        keys = layout.keys
         mask = None if keys is None else Mask(keys=keys.expand(batch, -1).gather(1, order))
         index = None if layout.index is None else place.sort(dim=1).values
         inner = replace(layout, grid=_one_row(grid), mask=mask, index=index)

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vit.layers.honour import check_grid, check_tokens, refuse_order, refuse_padding, refuse_pairs, refuse_subset
+from vit.checks import refuse_causal, refuse_padding, refuse_pairs, refuse_subset, require_grid, require_tokens
 from vit.layers.norm import LayerNorm
 from vit.tokens import Grid, Layout
 
@@ -79,9 +79,9 @@ class SpatialGating(nn.Module):
 
 
 def _check(mixer: nn.Module, x: Tensor, layout: Layout, built: Grid) -> None:
-    check_tokens(x, layout)
-    check_grid(mixer, built, layout)
+    require_tokens(mixer, layout, x.shape[1])
+    require_grid(mixer, layout, built)
     refuse_subset(mixer, layout)
     refuse_padding(mixer, layout)
-    refuse_order(mixer, layout)
+    refuse_causal(mixer, layout)
     refuse_pairs(mixer, layout)

@@ -8,6 +8,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vit.checks import require_at_least
 from vit.tokens import Layout
 
 
@@ -37,9 +38,7 @@ class AdditiveScore(nn.Module):
 
     def __init__(self, dim: int, hidden: int | None = None) -> None:
         super().__init__()
-        hidden = dim if hidden is None else hidden
-        if hidden < 1:
-            raise ValueError(f"hidden must be at least 1, got {hidden}")
+        hidden = require_at_least(1, dim if hidden is None else hidden, "hidden")
         self.proj = nn.Linear(dim, hidden)
         self.query = nn.Linear(hidden, 1, bias=False)
 

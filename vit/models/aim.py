@@ -44,8 +44,8 @@ class AIM(Pretraining):
         norm_target: as `MAE`'s.
 
     Raises:
-        ValueError: ``prefix`` outside 0..1, a grid of one patch, normalised targets of one number, or a backbone whose
-            patch tokens see other patches or a part of which cannot honour the mask.
+        ValueError: ``prefix`` outside [0, 1], a grid of one patch, normalised targets of one number, or a backbone
+            whose patch tokens see other patches or a part of which cannot honour the mask.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class AIM(Pretraining):
     ) -> None:
         super().__init__()
         if not 0 <= prefix <= 1:
-            raise ValueError(f"prefix must lie in 0..1, got {prefix}")
+            raise ValueError(f"prefix must lie in [0, 1], got {prefix}")
         self.prefix = prefix
         self.backbone = cast(Backbone, backbone(img_size, in_chans))
         self._check()

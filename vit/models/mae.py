@@ -46,7 +46,7 @@ class MAE(Pretraining):
         norm_target: predict each patch standardised, see `PatchTarget`.
 
     Raises:
-        ValueError: ``mask_ratio`` outside 0..1, a grid of one patch, normalised targets of one number, or a backbone
+        ValueError: ``mask_ratio`` outside (0, 1), a grid of one patch, normalised targets of one number, or a backbone
             that cannot be masked: its patch tokens see other patches, or a part needs all of them.
     """
 
@@ -64,7 +64,7 @@ class MAE(Pretraining):
     ) -> None:
         super().__init__()
         if not 0 < mask_ratio < 1:
-            raise ValueError(f"mask_ratio must lie between 0 and 1, got {mask_ratio}")
+            raise ValueError(f"mask_ratio must lie in (0, 1), got {mask_ratio}")
         self.mask_ratio = mask_ratio
         self.backbone = cast(Backbone, backbone(img_size, in_chans))
         self._check()

@@ -29,7 +29,7 @@ class Reconstruction(NamedTuple):
 class Pretraining(nn.Module, ABC):
     """A `Backbone`, by that name and as it is, with what it takes to learn from pictures without labels.
 
-    Called ``(images (b c h w), noise (b n)) -> Reconstruction``. The noise, uniform in 0..1 for each patch, decides
+    Called ``(images (b c h w), noise (b n)) -> Reconstruction``. The noise, uniform in [0, 1) for each patch, decides
     what is hidden: the caller draws it, so that a step, or a validation picture, can be repeated.
     """
 

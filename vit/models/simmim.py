@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
+from vit.checks import require_below_one
 from vit.layers import Size
 from vit.models.backbone import Backbone, BackboneFactory, init_weights
 from vit.models.patchify import PatchTarget, patchify, unpatchify
@@ -31,7 +32,7 @@ class SimMIM(Pretraining):
         mask_ratio: share of patches hidden.
 
     Raises:
-        ValueError: ``mask_ratio`` is not in 0..1 (1 excluded), or the grid has one patch.
+        ValueError: ``mask_ratio`` outside [0, 1), or the grid has one patch.
     """
 
     def __init__(
@@ -42,9 +43,7 @@ class SimMIM(Pretraining):
         mask_ratio: float = 0.6,
     ) -> None:
         super().__init__()
-        if not 0 <= mask_ratio < 1:
-            raise ValueError(f"mask_ratio must be in 0..1 (1 excluded), got {mask_ratio}")
-        self.mask_ratio = mask_ratio
+        self.mask_ratio = require_below_one(mask_ratio, "mask_ratio")
         self.backbone = cast(Backbone, backbone(img_size, in_chans))
         require_several_patches("SimMIM", self.backbone)
         self.target = PatchTarget(self.backbone.patch_size, in_chans, normalised=False)

@@ -97,6 +97,9 @@ class Checkpoints(Checkpoint):
         mode: whether larger or smaller is better.
         every_n_steps: also write ``last`` each so many optimiser steps, except right before a validation; None for
             epoch ends only.
+
+    Raises:
+        ValueError: ``every_n_steps`` below 1.
     """
 
     def __init__(

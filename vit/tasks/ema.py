@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from typing_extensions import override
 
+from vit.checks import require_below_one
+
 
 @final
 class EMA(L.Callback):
@@ -18,12 +20,13 @@ class EMA(L.Callback):
 
     Args:
         decay: final d; the average reaches back about 1 / (1 - d) steps.
+
+    Raises:
+        ValueError: ``decay`` outside [0, 1).
     """
 
     def __init__(self, decay: float = 0.9998) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"EMA decay must be in 0..1 (1 excluded), got {decay}")
-        self.decay = decay
+        self.decay = require_below_one(decay, "EMA decay")
         self.weights: dict[str, Tensor] = {}
         self.updates = 0
         self._raw: dict[str, Tensor] = {}

@@ -22,6 +22,9 @@ class Finite:
 
     Args:
         policy: ``stop`` the run, or ``skip`` the step and go on.
+
+    Raises:
+        ValueError: another policy.
     """
 
     def __init__(self, policy: Policy = "stop") -> None:

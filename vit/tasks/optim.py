@@ -26,6 +26,10 @@ class AdamW:
         min_lr_ratio: final learning rate as a share of the peak.
         layer_decay: each layer learns at this share of the rate of the one above; the head at ``lr``. Clark et al. 2020
             (ELECTRA), for ViTs Bao et al. 2022 (BEiT).
+
+    Raises:
+        ValueError: ``lr`` not above 0, decay or warm-up below 0, ``min_lr_ratio`` outside [0, 1] or ``layer_decay``
+            outside (0, 1].
     """
 
     lr: float = 1e-3

@@ -27,6 +27,9 @@ class Reconstructions(L.Callback):
     Args:
         every_n_epochs: epochs between two looks; the last is always drawn.
         count: pictures.
+
+    Raises:
+        ValueError: ``every_n_epochs`` or ``count`` below 1.
     """
 
     def __init__(self, every_n_epochs: int = 10, count: int = 8) -> None:

@@ -1,4 +1,4 @@
-"""Mixers that are not attention: tokens to tokens, called ``(x (b n c), layout) -> (b n c)``."""
+"""No mixing at all."""
 
 from typing import final
 
