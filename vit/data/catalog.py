@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -90,10 +90,13 @@ def preprocessing(
     img_size: int | Size | None = None,
     channels: int | None = None,
     value_range: Range | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Preprocessing:
     """How pictures of a set are prepared; reads nothing, so it also works where the set no longer is.
 
-    `img_size` None is the set's own size, 64 for files; `channels` None the set's own number, 3 for files.
+    `img_size` None is the set's own size, 64 for files; `channels` None the set's own number, 3 for files; `mean` and
+    `std` None the set's own, ImageNet's for files. Of another number of channels each is like their average.
 
     Raises:
         ValueError: unknown set, a place that is missing or too much, or what `Preprocessing` refuses.
@@ -105,12 +108,14 @@ def preprocessing(
         height, width, own = arrays.shape(str(root)) or (height, width, own)
     side = (height, width) if img_size is None else img_size
     channels = own if channels is None else channels
-    own = len(entry.mean)
-    mean, std = entry.mean, entry.std
-    if channels != own:  # grey made RGB, RGB made grey, or other bands: each is like the average
-        mean, std = (sum(mean) / own,) * channels, (sum(std) / own,) * channels
+    mean, std = (_each(given, channels) for given in (mean or entry.mean, std or entry.std))
     size = (side, side) if isinstance(side, int) else (side[0], side[1])
     return Preprocessing(size, channels, mean, std, None if value_range is None else (value_range[0], value_range[1]))
+
+
+def _each(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """One for each channel: of grey made RGB, RGB made grey, or other bands each is like the average."""
+    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
 
 
 def describe(

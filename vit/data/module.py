@@ -43,6 +43,8 @@ class Images(L.LightningDataModule):
         channels: 1 for grey, 3 for RGB. Default: the set's own; 3 for a folder.
         value_range: Values of black and white, [0,4095] for instance, where pictures have more than 8 bits. Default:
             0..65535 of 16 bits, 0..1 of floats; wider whole numbers need it.
+        mean: Of each channel, of values in 0..1. Default: the set's own; ImageNet's for a folder.
+        std: Likewise the deviation: a net sees (value - mean) / std.
         batch_size: Pictures per step and device. The last batch of an epoch may be smaller, or larger by one.
         augment: How strongly training pictures are varied.
         flip: Whether augmentation may mirror them. Default: yes, but for digits.
@@ -69,6 +71,8 @@ class Images(L.LightningDataModule):
         img_size: int | tuple[int, int] | None = None,
         channels: int | None = None,
         value_range: tuple[float, float] | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
         batch_size: int = 128,
         augment: Level = "medium",
         flip: bool | None = None,
@@ -106,7 +110,8 @@ class Images(L.LightningDataModule):
         self.val_fraction, self.train_size, self.subset, self.seed = val_fraction, train_size, subset, seed
         self.num_workers, self.cache_gb = num_workers, cache_gb
         self.pictures, self.masks = pictures or [], masks
-        self.preprocessing: Preprocessing = catalog.preprocessing(dataset, root, img_size, channels, value_range)
+        prepared = catalog.preprocessing(dataset, root, img_size, channels, value_range, mean, std)
+        self.preprocessing: Preprocessing = prepared
 
     @cached_property
     def description(self) -> catalog.Description:
@@ -207,19 +212,8 @@ class Images(L.LightningDataModule):
     @cached_property
     def splits(self) -> Splits:
         """The positions in the set that each part consists of, and what was left out of them."""
-        return Splits(
-            self.dataset,
-            self.root,
-            self.preprocessing,
-            self.seed,
-            self.val_fraction,
-            self.train_size,
-            self.subset,
-            self.bad_images,
-            round(1e9 * self.cache_gb),
-            self.merge_classes,
-            self.whole,
-        )
+        source = self.dataset, self.root, self.preprocessing, self.seed, self.val_fraction, self.train_size, self.subset
+        return Splits(*source, self.bad_images, round(1e9 * self.cache_gb), self.merge_classes, self.whole)
 
     def _augmentation(self) -> "Augment | None":
         if self.augment == "none":
