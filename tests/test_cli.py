@@ -153,7 +153,7 @@ BAD = {
     "no such model": (["test", "runs/none"], "no model 'runs/none'"),
     "folder without a model": (["test", "empty"], "no model in empty"),
     "no such checkpoint": (["validate", "runs/none/x.ckpt"], "no checkpoint runs/none/x.ckpt"),
-    "a URL": (["test", "https://example.org/model"], "expected a local model"),
+    "a URL": (["test", "https://example.org/model"], "expected a local path"),
     "output format": (["predict", "empty", "x.png", "--out", "x.txt"], "--out expects a file ending in .csv or .json"),
     "demo takes nothing": (["demo", "--fast"], "vit demo takes only --run DIR"),
 }
