@@ -170,7 +170,7 @@ def test_a_damaged_bundle_is_refused_in_one_line(saved, damage, message):
 
 
 def test_nothing_is_fetched_or_guessed(tmp_path):
-    with pytest.raises(ValueError, match="expected a local bundle folder, got the URL https://"):
+    with pytest.raises(ValueError, match="expected a local path, got the URL https://"):
         vit.load("https://example.org/model")
     with pytest.raises(ValueError, match=r"no model in .*nowhere.* missing model\.safetensors and model\.json"):
         vit.load(tmp_path / "nowhere")

@@ -122,7 +122,7 @@ def test_configs_that_are_none(tmp_path, monkeypatch, content: str | bytes, mess
 
 
 def test_an_unknown_config_lists_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"no config 'vit_tinny': .*did you mean model/vit_tiny"):
+    with pytest.raises(ValueError, match=r"no config 'vit_tinny': .*did you mean 'model/vit_tiny'"):
         resolve("vit_tinny")
     with pytest.raises(ValueError, match=r"packaged are .*quickstart"):
         resolve("zzzzzz")
@@ -130,7 +130,7 @@ def test_an_unknown_config_lists_the_nearest() -> None:
 
 
 BAD = {
-    "unknown config": (["fit", "-c", "quikstart"], "did you mean quickstart?"),
+    "unknown config": (["fit", "-c", "quikstart"], "did you mean 'quickstart'?"),
     "missing config file": (["fit", "-c", "nowhere/mine.yaml"], "no config 'nowhere/mine.yaml'"),
     "no model": (["fit"], "missing model.net"),
     "unknown class": (["fit", "-c", "quickstart", "--model.net", "vit.models.Vit"], "did you mean 'ViT'?"),
@@ -153,7 +153,7 @@ BAD = {
     "no such model": (["test", "runs/none"], "no model 'runs/none'"),
     "folder without a model": (["test", "empty"], "no model in empty"),
     "no such checkpoint": (["validate", "runs/none/x.ckpt"], "no checkpoint runs/none/x.ckpt"),
-    "a URL": (["test", "https://example.org/model"], "expected a local model"),
+    "a URL": (["test", "https://example.org/model"], "expected a local path"),
     "output format": (["predict", "empty", "x.png", "--out", "x.txt"], "--out expects a file ending in .csv or .json"),
     "demo takes nothing": (["demo", "--fast"], "vit demo takes only --run DIR"),
 }
@@ -184,7 +184,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys,
 
 
 def test_debug_shows_the_traceback() -> None:
-    with pytest.raises(ValueError, match="did you mean quickstart"):
+    with pytest.raises(ValueError, match="did you mean 'quickstart'"):
         cli.main(["--debug", "fit", "-c", "quikstart"])
 
 

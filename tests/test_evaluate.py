@@ -242,7 +242,7 @@ def test_top_k_is_checked(finished: Path, top_k: str) -> None:
 
 
 def test_near_names_of_models_are_suggested(finished: Path) -> None:
-    with pytest.raises(ValueError, match=r"did you mean .*/finished\?"):
+    with pytest.raises(ValueError, match=r"did you mean '.*/finished'\?"):
         evaluate.test(["--load", str(finished.with_name("finishd"))])
 
 

@@ -12,23 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, final
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 import vit
-from vit.data.images import Preprocessing
-from vit.files import commit, part_of, sha256, write_atomically, write_part
+from vit.data.images import Picture, Preprocessing
+from vit.data.listing import shown
+from vit.files import commit, local, part_of, sha256, write_atomically, write_part
 from vit.meta import checked
 from vit.models import CNN, ViT
 from vit.models.pretraining import refuse_pretrained
 from vit.spec import build, spec
 
 WEIGHTS, RECORD = "model.safetensors", "model.json"
-Picture = Image.Image | np.ndarray | str | Path
 
 
 @final
@@ -165,9 +163,9 @@ def load(path: str | Path, device: str = "auto") -> Model:
     Raises:
         ValueError: no bundle there, a damaged one, or one of an architecture this version does not have.
     """
-    file = Path(path)
-    alone = file.suffix == ".safetensors" and file.is_file() and not file.with_name(RECORD).is_file()
-    file = file if alone else _folder(path) / WEIGHTS
+    file = local(path)
+    alone = is_alone(file)
+    file = file if alone else _whole(folder_of(file)) / WEIGHTS
     try:
         meta = _metadata(file) if alone else _read(file.parent)
         weights = safetensors.torch.load_file(file)
@@ -181,6 +179,16 @@ def load(path: str | Path, device: str = "auto") -> Model:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Model(net.to(device), classes, preprocessing, meta)
+
+
+def is_alone(path: Path) -> bool:
+    """Whether ``path`` is a safetensors file without a record beside it."""
+    return path.suffix == ".safetensors" and path.is_file() and not path.with_name(RECORD).is_file()
+
+
+def folder_of(path: Path) -> Path:
+    """The bundle's folder, where ``path`` is one of its two files; ``path`` itself otherwise."""
+    return path.parent if path.name in (WEIGHTS, RECORD) else path
 
 
 def tensors_of(net: nn.Module) -> dict[str, Tensor]:
@@ -200,18 +208,10 @@ def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str
         "unexpected": [name for name in given if name not in expected],
         "wrong shape": shapes,
     }
-    return "; ".join(f"{kind}: {_first(names)}" for kind, names in findings.items() if names) or None
+    return "; ".join(f"{kind}: {shown(names, 3)}" for kind, names in findings.items() if names) or None
 
 
-def _first(names: list[str], count: int = 3) -> str:
-    rest = len(names) - count
-    return ", ".join(names[:count]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _folder(path: str | Path) -> Path:
-    if "://" in str(path):
-        raise ValueError(f"expected a local bundle folder, got the URL {path}: download it first")
-    folder = Path(path).parent if Path(path).name in (WEIGHTS, RECORD) else Path(path)
+def _whole(folder: Path) -> Path:
     absent = [name for name in (WEIGHTS, RECORD) if not (folder / name).is_file()]
     if absent:
         raise ValueError(f"no model in {folder}: expected {WEIGHTS} and {RECORD}, missing {' and '.join(absent)}")

@@ -1,12 +1,12 @@
 """The ``vit`` command: dispatch only. A command's modules, torch among them, are imported when it runs."""
 
-import difflib
 import io
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 from vit.commandline.arguments import with_flags
+from vit.names import did_you_mean
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 PARSED = ("fit", "validate", "test", "predict")
@@ -54,9 +54,8 @@ def main(argv: list[str] | None = None) -> int:
 def _dispatch(name: str, args: list[str]) -> int:
     command = COMMANDS.get(name)
     if command is None:
-        near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
-        raise ValueError(f"unknown command {name!r}; {hint}")
+        hint = did_you_mean(name, COMMANDS, cutoff=0.5) or f"; there are {', '.join(COMMANDS)}"
+        raise ValueError(f"unknown command {name!r}{hint}")
     if name in PARSED and {"-h", "--help"} & set(args):
         from vit.commandline.options import VitCLI
 
@@ -135,9 +134,8 @@ def _study(args: list[str]) -> int:
         print("\n".join(f"vit study {study:<11}{summary}" for study, summary in STUDIES.items()))
         return 0
     if name not in STUDIES:
-        near = difflib.get_close_matches(name, STUDIES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(STUDIES)}"
-        raise ValueError(f"unknown study {name!r}; {hint}")
+        hint = did_you_mean(name, STUDIES) or f"; there are {', '.join(STUDIES)}"
+        raise ValueError(f"unknown study {name!r}{hint}")
     from vit.experiments import datasize, mechanisms, report, transfer
 
     mains = {

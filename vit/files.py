@@ -105,6 +105,17 @@ def require_room(folder: Path, size: int) -> None:
         raise ValueError(f"{folder} needs {size / 1e6:.0f} MB for checkpoints, its disk has {free / 1e6:.0f} MB left")
 
 
+def local(path: str | Path) -> Path:
+    """``path``, where it is none to fetch: who downloads a model first knows what is run.
+
+    Raises:
+        ValueError: a URL.
+    """
+    if "://" in str(path):
+        raise ValueError(f"expected a local path, got the URL {path}: download it first")
+    return Path(path)
+
+
 def sha256(path: Path) -> str:
     """Hash of the file's bytes, in hex."""
     with path.open("rb") as file:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vit.commandline.errors import did_you_mean, one_line
+from vit.commandline.errors import nearest, one_line
 from vit.commandline.options import VitCLI
 from vit.commandline.overlays import resolve
 from vit.commandline.quiet import quiet
@@ -72,7 +72,7 @@ CASES = [
     (
         ["--data.dataset", "digit"],
         "unknown data set 'digit', expected one of digits, mnist, fashion_mnist, cifar10, cifar100, "
-        "scenes_texture, scenes_shape, scenes_relation, folder, csv, npz, "
+        "scenes_texture, scenes_shape, scenes_relation, folder, csv, npz; "
         "did you mean 'digits'?",
     ),
     (["--data.root", "nowhere"], "nowhere: expected a folder of class folders, found nothing"),
@@ -147,7 +147,7 @@ def test_other_errors_lose_their_line_breaks() -> None:
     assert one_line(ValueError()) == "ValueError"
 
 
-def test_did_you_mean() -> None:
-    assert did_you_mean("depht", ["depth", "dim"]) == "; did you mean 'depth'?"
-    assert did_you_mean("zzz", ["depth", "dim"]) == "; expected one of depth, dim"
-    assert did_you_mean("zzz", [f"option{i}" for i in range(100)]) == ""
+def test_nearest() -> None:
+    assert nearest("depht", ["depth", "dim"]) == "; did you mean 'depth'?"
+    assert nearest("zzz", ["depth", "dim"]) == "; expected one of depth, dim"
+    assert nearest("zzz", [f"option{i}" for i in range(100)]) == ""

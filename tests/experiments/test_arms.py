@@ -27,7 +27,7 @@ def size(width: int) -> int:
 
 def test_arms_come_in_the_order_asked_for():
     assert list(select(["cnn", "vit"], CANDIDATES)) == ["cnn", "vit"]
-    with pytest.raises(ValueError, match="unknown arm 'vti': expected some of vit, hybrid, cnn, did you mean 'vit'"):
+    with pytest.raises(ValueError, match="unknown arm 'vti': expected some of vit, hybrid, cnn; did you mean 'vit'"):
         select(["vti"], CANDIDATES)
     for names in (["vit", "vit"], []):
         with pytest.raises(ValueError, match="at least one arm and each once"):

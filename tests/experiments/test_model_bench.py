@@ -33,7 +33,7 @@ def test_a_net_alone(capsys: pytest.CaptureFixture[str]):
     ("args", "words"),
     [
         (["--timm", "vit_tny_patch16_224"], "timm has no net 'vit_tny_patch16_224'"),
-        (["--net", "model/vit_tinny"], "did you mean model/vit_tiny"),
+        (["--net", "model/vit_tinny"], "did you mean 'model/vit_tiny'"),
         (["--rounds", "0"], "1 or more"),
         (["--patch_size", "5"], "image 32x32 is not divisible by patch size 5x5"),
     ],

@@ -99,7 +99,7 @@ def test_packaged_studies_are_matched_within_two_percent(name: str):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--arms", "vit,cnm"], "unknown arm 'cnm': expected some of vit, cnn, fixed, did you mean 'cnn'"),
+        (["--arms", "vit,cnm"], "unknown arm 'cnm': expected some of vit, cnn, fixed; did you mean 'cnn'"),
         (["--sizes", "100,2000"], "size 2000 is more than the 1295 pictures there are to train on"),
         (["--sizes", "5"], "size 5 leaves some of the 10 classes without a picture: expected 10 or more"),
         (["--seeds", "0"], "seeds must be at least 1, got 0"),

@@ -190,6 +190,6 @@ def test_what_is_not_a_plain_local_checkpoint_is_refused_in_one_line(tmp_path, c
         with pytest.raises(ValueError, match=message) as caught:
             load_checkpoint(tmp_path / name)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="expected a local checkpoint, got the URL https://"):
+    with pytest.raises(ValueError, match="expected a local path, got the URL https://"):
         load_checkpoint("https://example.org/x.ckpt")
     assert "code ran" not in capsys.readouterr().out

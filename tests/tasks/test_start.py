@@ -103,7 +103,7 @@ def test_a_file_may_hold_our_names_or_timms(tmp_path) -> None:
 
 
 BAD = {
-    "https://example.org/model.safetensors": "expected local weights, got the URL",
+    "https://example.org/model.safetensors": "expected a local path, got the URL",
     "nothing/here": "no weights in 'nothing/here': expected a run folder, a bundle folder, a .ckpt file of a run",
     "gone.ckpt": "no checkpoint at gone.ckpt",
     "gone.safetensors": "no weights in 'gone.safetensors'",

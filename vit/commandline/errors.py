@@ -1,12 +1,13 @@
 """jsonargparse's nested messages as one line: the key, the deepest cause, expected and came, the nearest name."""
 
-import difflib
 import importlib
 import inspect
 import pkgutil
 import re
 import typing
 from collections.abc import Callable, Iterable, Iterator
+
+from vit.names import did_you_mean
 
 NAMES_FROM = ("vit.attention", "vit.layers", "vit.models", "vit.tasks", "vit.data", "lightning.pytorch.callbacks")
 FACTORY = "expects a function or a callable class"
@@ -28,13 +29,11 @@ def one_line(error: BaseException | str, keys: Iterable[str] = ()) -> str:
     return _shorten(" ".join(text.split()))
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or all that is known when nothing is near and it is not too much."""
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What is near, or all that is known when nothing is and it is not too much."""
     known = sorted(set(known))
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; expected one of {', '.join(known)}" if 0 < len(known) <= 24 else ""
+    listed = f"; expected one of {', '.join(known)}" if 0 < len(known) <= 24 else ""
+    return did_you_mean(name, known) or listed
 
 
 def _key(match: re.Match[str], text: str, *more: str) -> str:
@@ -48,15 +47,15 @@ def _misspelt(match: re.Match[str], text: str, keys: list[str]) -> str:
     owner = _class_at(match, text)
     if owner is None:
         top = {key.split(".")[0] for key in keys}
-        return f"{_key(match, text, option)}: no such option{did_you_mean(option.split('.')[0], top)}"
+        return f"{_key(match, text, option)}: no such option{nearest(option.split('.')[0], top)}"
     known = _options(owner, factory=FACTORY in _line_before(match, text))
-    return f"{_key(match, text, option)}: {owner.__name__} has no option {option!r}{did_you_mean(option, known)}"
+    return f"{_key(match, text, option)}: {owner.__name__} has no option {option!r}{nearest(option, known)}"
 
 
 def _misspelt_in_group(match: re.Match[str], text: str, keys: list[str]) -> str:
     group, option = match["group"], match["option"]
     known = [key.removeprefix(f"{group}.") for key in keys if key.startswith(f"{group}.")]
-    return f"{group}.{option}: no such option{did_you_mean(option, known)}"
+    return f"{group}.{option}: no such option{nearest(option, known)}"
 
 
 def _unrecognized(match: re.Match[str], text: str, keys: list[str]) -> str:
@@ -66,14 +65,14 @@ def _unrecognized(match: re.Match[str], text: str, keys: list[str]) -> str:
     option = argument.lstrip("-").partition("=")[0]
     owner = _class_at(match, text)
     if owner is None:
-        near = did_you_mean(f"--{option}", [f"--{key}" for key in keys])
+        near = nearest(f"--{option}", [f"--{key}" for key in keys])
         return f"--{option}: no such option{near}"
     name = option
     for name in option.split("."):  # the first that is wrong
         if name not in _options(owner):
             break
         owner = _annotated(owner, name) or owner
-    return f"{_key(match, text, option)}: {owner.__name__} has no option {name!r}" + did_you_mean(name, _options(owner))
+    return f"{_key(match, text, option)}: {owner.__name__} has no option {name!r}" + nearest(name, _options(owner))
 
 
 def _forbidden(match: re.Match[str], text: str, keys: list[str]) -> str:
@@ -89,11 +88,11 @@ def _not_in_module(match: re.Match[str], text: str, keys: list[str]) -> str:
         known = [public for public in vars(module) if public[0].isupper()]
     else:
         known = [inner.name for inner in pkgutil.iter_modules(vars(module).get("__path__"))]
-    return f"{_key(match, text)}: {match['module']} has no {name!r}{did_you_mean(name, known)}"
+    return f"{_key(match, text)}: {match['module']} has no {name!r}{nearest(name, known)}"
 
 
 def _unknown_class(match: re.Match[str], text: str, keys: list[str]) -> str:
-    near = did_you_mean(match["name"], _known_classes())
+    near = nearest(match["name"], _known_classes())
     return f"{_key(match, text)}: unknown class {match['name']!r}{near or ': expected its dotted path'}"
 
 
@@ -113,9 +112,7 @@ def _wrong_type(match: re.Match[str], text: str, keys: list[str]) -> str:
     expected, got = match["type"].strip(), match["value"].strip().rstrip(".")
     choices = re.findall(r"'([^']*)'", expected) if "Literal" in expected else []
     if choices:
-        near = difflib.get_close_matches(got, choices, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{_key(match, text)}: expected one of {', '.join(choices)}; got {got!r}{hint}"
+        return f"{_key(match, text)}: expected one of {', '.join(choices)}; got {got!r}{did_you_mean(got, choices)}"
     return f"{_key(match, text)}: expected {_type_name(expected)}, got {_shorten(got, 80)!r}"
 
 

@@ -1,10 +1,11 @@
 """Config overlays by name: `-c quickstart` is looked up among the packaged configs first, then as a path."""
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from vit.names import did_you_mean
 
 
 def config_folder() -> Path:
@@ -28,9 +29,9 @@ def resolve(name: str) -> Path:
     """
     path = _find(name)
     if path is None:
-        near = difflib.get_close_matches(name.removesuffix(".yaml"), packaged_names(), n=3, cutoff=0.5)
-        known = f"did you mean {' or '.join(near)}?" if near else f"packaged are {', '.join(packaged_names())}"
-        raise ValueError(f"no config {name!r}: expected a packaged name or a YAML file; {known}")
+        near = did_you_mean(name.removesuffix(".yaml"), packaged_names(), most=3, cutoff=0.5)
+        known = near or f"; packaged are {', '.join(packaged_names())}"
+        raise ValueError(f"no config {name!r}: expected a packaged name or a YAML file{known}")
     _check(path)
     return path
 

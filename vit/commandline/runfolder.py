@@ -1,6 +1,5 @@
 """A run's folder: claimed once, continued only by --resume."""
 
-import difflib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 
 from vit.files import sweep
+from vit.names import did_you_mean
 from vit.tasks import checkpoint
 from vit.tasks.faults import NONFINITE
 
@@ -138,8 +138,7 @@ def resumable(folder: Path, args: list[str]) -> Path:
 def nearby(path: Path) -> str:
     """`; did you mean ...?` when something of a similar name lies beside ``path``."""
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, beside, n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""
+    return did_you_mean(path.name, beside, shown=lambda name: str(path.parent / name))
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -9,12 +9,12 @@ from torch import nn
 
 from vit import bundle
 from vit.commandline import record
-from vit.commandline.runfolder import BEST, CONFIG, LAST, nearby
+from vit.commandline.runfolder import CONFIG, nearby
 from vit.data.images import Preprocessing
 from vit.models.token_labels import refuse_token_labels
 from vit.spec import build
 from vit.tasks.checkpoint import load_checkpoint
-from vit.tasks.start import weights_of
+from vit.tasks.start import find, known_of, weights_of
 
 
 @dataclass(frozen=True)
@@ -58,27 +58,14 @@ def open_trained(model: str) -> Trained:
     Raises:
         ValueError: nothing there, or nothing that can be opened.
     """
-    if "://" in model:
-        raise ValueError(f"expected a local model, got the URL {model}: download it first")
-    path = Path(model)
-    if path.suffix == ".ckpt":
-        if not path.is_file():
-            raise ValueError(f"no checkpoint {path}{nearby(path)}")
-        folder = next((parent for parent in path.parents if (parent / CONFIG).is_file()), None)
-        if folder is None:
-            raise ValueError(f"{path} lies in no run folder: expected {CONFIG} in a folder above it")
-        return _from_checkpoint(folder, path)
-    if path.suffix == ".safetensors" and path.is_file() and not path.with_name(bundle.RECORD).is_file():
-        return _from_bundle(path.parent, path)
-    folder = path.parent if path.name in (bundle.RECORD, bundle.WEIGHTS) else path
-    if not folder.is_dir():
+    path, folder = find(model), bundle.folder_of(Path(model))
+    if path is None and not folder.is_dir():
         raise ValueError(f"no model {model!r}: expected a run folder, a bundle or a .ckpt file{nearby(folder)}")
-    if (folder / bundle.RECORD).is_file():
-        return _from_bundle(folder, folder)
-    checkpoint = next((folder / name for name in (BEST, LAST) if (folder / name).is_file()), None)
-    if checkpoint is None or not (folder / CONFIG).is_file():
+    if path is None:
         raise ValueError(f"no model in {folder}: expected {bundle.RECORD} and {bundle.WEIGHTS}, or a run's checkpoints")
-    return _from_checkpoint(folder, checkpoint)
+    if path.suffix == ".ckpt":
+        return _from_checkpoint(path)
+    return _from_bundle(path.parent if path.is_file() else path, path)
 
 
 def _from_bundle(folder: Path, path: Path) -> Trained:
@@ -89,11 +76,14 @@ def _from_bundle(folder: Path, path: Path) -> Trained:
     return Trained(folder, None, model.net, model.classes, model.preprocessing, config, manifest_hash)
 
 
-def _from_checkpoint(folder: Path, path: Path) -> Trained:
+def _from_checkpoint(path: Path) -> Trained:
+    if not path.is_file():
+        raise ValueError(f"no checkpoint {path}{nearby(path)}")
+    folder = next((parent for parent in path.parents if (parent / CONFIG).is_file()), None)
+    if folder is None:
+        raise ValueError(f"{path} lies in no run folder: expected {CONFIG} in a folder above it")
     content = load_checkpoint(path)
-    if "vit" not in content:
-        raise ValueError(f"{path} was not written by vit: expected an entry 'vit' with its classes")
-    known = content["vit"]
+    known = known_of(content, path)
     net = build(known["spec"])
     weights = weights_of(content)
     if problem := bundle.mismatch(net.state_dict(), weights):

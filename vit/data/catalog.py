@@ -1,6 +1,5 @@
 """The data sets: what is known of each without reading it, and how its pictures are reached."""
 
-import difflib
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from vit.data.merging import Merge, merged
 from vit.data.prints import Prints, contents
 from vit.data.scenes import VERSION, Scenes
 from vit.data.source import Source
+from vit.names import did_you_mean
 
 Size = tuple[int, int]
 Split = Literal["train", "val", "test"]
@@ -60,8 +60,7 @@ def resolve(dataset: str | None, root: str | None) -> str:
     """
     name = dataset or (_recognise(Path(root)) if root else "digits")
     if name not in ENTRIES:
-        near = difflib.get_close_matches(name, ENTRIES, n=1, cutoff=0.5)
-        hint = f", did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, ENTRIES, cutoff=0.5)
         raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(ENTRIES)}{hint}")
     if name in LAYOUTS and not root:
         raise ValueError(f"data set {name!r} needs its place: --data.root {'FOLDER' if name == 'folder' else 'FILE'}")

@@ -3,8 +3,6 @@
 import hashlib
 import multiprocessing
 import os
-import signal
-import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +19,7 @@ from PIL import Image
 from vit.data.images import FORMATS, Preprocessing, Range, decode, mapped
 from vit.data.listing import name_of
 from vit.data.source import Source
+from vit.processes import follow_parent
 
 AHEAD, AT_ONCE = 1024, 32  # pictures decoded before the first of them is taken up, and given to a process together
 MANY = 2000  # files for which processes are worth starting
@@ -171,16 +170,8 @@ def look_at(
 
 def _begin() -> None:
     """In a process of `workers`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    follow_parent()
     warnings.simplefilter("ignore", UserWarning)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _chunks(splits: Mapping[str, Source], root: Path) -> Iterator[list[tuple[Seen, Path | np.ndarray]]]:

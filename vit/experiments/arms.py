@@ -1,6 +1,5 @@
 """Arms made comparable: each has one dial, turned until its net has the first arm's parameters or computation."""
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from torch import nn
 
 from vit.analysis.cost import macs, parameters
 from vit.experiments.grid import Arm
+from vit.names import did_you_mean
 
 Match = Literal["parameters", "compute", "none"]
 Build = Callable[[Mapping[str, float]], nn.Module]
@@ -58,8 +58,7 @@ def select(names: Sequence[str], candidates: Mapping[str, Candidate]) -> dict[st
     """
     for name in names:
         if name not in candidates:
-            near = difflib.get_close_matches(name, candidates, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, candidates)
             raise ValueError(f"unknown arm {name!r}: expected some of {', '.join(candidates)}{hint}")
     if not names or len(set(names)) < len(names):
         raise ValueError(f"expected at least one arm and each once, got {', '.join(names) or 'none'}")

@@ -1,10 +1,10 @@
 """What a mechanisms study can vary: packaged overlays by name, so that a new one takes part without being told to."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Literal
 
 from vit.commandline.overlays import packaged_names
+from vit.names import did_you_mean
 
 Axis = Literal["mixer", "readout", "position", "block"]
 FOLDERS: dict[Axis, tuple[str, ...]] = {
@@ -30,8 +30,7 @@ def select(axis: Axis, asked: Sequence[str] | None, reference: str) -> list[str]
     known = overlays(axis)
     for name in (reference, *(asked or ())):
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-            hint = f", did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, known, cutoff=0.4)  # without its folder a name is not very near
             raise ValueError(f"unknown arm {name!r} of --vary {axis}: expected some of {', '.join(known)}{hint}")
     if asked is not None and (not asked or len(set(asked)) < len(asked)):
         raise ValueError(f"expected at least one arm and each once, got {', '.join(asked) or 'none'}")

@@ -1,8 +1,7 @@
 """``vit bench``: what things cost on this machine."""
 
-import difflib
-
 from vit.experiments import attention_bench, model_bench
+from vit.names import did_you_mean
 
 BENCHES = {"attention": attention_bench.main, "model": model_bench.main}
 USAGE = """\
@@ -22,7 +21,6 @@ def main(args: list[str]) -> int:
         print(USAGE)
         return 0
     if name not in BENCHES:
-        near = difflib.get_close_matches(name, BENCHES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(BENCHES)}"
-        raise ValueError(f"unknown bench {name!r}; {hint}")
+        hint = did_you_mean(name, BENCHES) or f"; there are {', '.join(BENCHES)}"
+        raise ValueError(f"unknown bench {name!r}{hint}")
     return BENCHES[name](args[1:])

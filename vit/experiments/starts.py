@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import NamedTuple
 
 from vit.commandline.overlays import data_options
 from vit.data import catalog
+from vit.names import did_you_mean
 
 SCRATCH, LONG = "scratch", "scratch-long"
 EACH = "*"
@@ -59,8 +59,7 @@ def _starts(row: str, methods: Mapping[str, object], sources: Sequence[str]) -> 
     method, at, source = row.partition("@")
     if method not in methods:
         known = [SCRATCH, LONG, *methods]
-        near = get_close_matches(method, known, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(method, known)
         raise ValueError(f"unknown row {row!r}: expected {', '.join(known)}, or METHOD@SOURCE{hint}")
     if not at:
         return [Start(row, method, None)]

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
+
+from vit.processes import follow_parent
 
 Task = TypeVar("Task")
 PRELOADED = ["vit.run", "vit.evaluate"]  # minutes of imports over a grid, paid once
@@ -110,8 +111,7 @@ class Pool(Generic[Task]):
 
 def _run(work: Callable[[Task], dict[str, Any]], task: Task, sender: Connection, log: Path, threads: int) -> None:
     """In the worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    follow_parent()
     torch.set_num_threads(threads)
     log.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -125,10 +125,3 @@ def _run(work: Callable[[Task], dict[str, Any]], task: Task, sender: Connection,
         sender.send(Failed(" ".join(f"{type(error).__name__}: {error}".split())))
     else:
         log.unlink()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

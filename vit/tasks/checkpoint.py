@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
 from vit.data.order import Loader
-from vit.files import commit, intact, keep, seal, write_part
+from vit.files import commit, intact, keep, local, seal, write_part
 from vit.tasks.moment import Moment, put_before_validation
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -50,9 +50,7 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         ValueError: a URL, no such file, other bytes than were written, or not a checkpoint that loads without running
             code.
     """
-    if "://" in str(path):
-        raise ValueError(f"expected a local checkpoint, got the URL {path}: download it first")
-    if not Path(path).is_file():
+    if not local(path).is_file():
         raise ValueError(f"no checkpoint at {path}")
     if not intact(Path(path)):
         raise ValueError(f"{path} is damaged: its bytes do not have the hash they were written with")
@@ -120,11 +118,6 @@ class Checkpoints(Checkpoint):
     def best_model_path(self) -> str:
         """Lightning's name, so that ``trainer.test(ckpt_path="best")`` finds it; empty before the first validation."""
         return "" if self.best_score is None else str(self._folder / BEST)
-
-    @property
-    def last_model_path(self) -> str:
-        """Path of the newest checkpoint, written or not."""
-        return str(self._folder / LAST)
 
     def would_lose(self, trainer: L.Trainer) -> bool:
         """Whether a run that broke off right now could not save its newest step, but can a little later."""

@@ -22,6 +22,7 @@ from vit.tasks.checkpoint import Checkpoints, is_smoke_run, load_checkpoint, val
 from vit.tasks.classify import Classification
 from vit.tasks.ema import EMA
 from vit.tasks.places import without_places
+from vit.tasks.start import of_net, weights_of
 from vit.tasks.task import Task
 from vit.tasks.wandb import Wandb
 
@@ -87,10 +88,9 @@ def _best(trainer: L.Trainer, pl_module: Task) -> tuple[dict[str, Tensor], dict[
     if keeper is None or not keeper.best_model_path:
         return _last(trainer, pl_module)
     checkpoint = load_checkpoint(keeper.best_model_path)
-    average = checkpoint["callbacks"].get("EMA", {}).get("weights", {})
     measured = _with_interval(pl_module, {keeper.monitor: keeper.best_score}, keeper.best_of)
     metrics = {**measured, "step": keeper.best_step, "epoch": checkpoint["epoch"]}
-    return _of_net(average or checkpoint["state_dict"]), {"best": metrics}
+    return weights_of(checkpoint), {"best": metrics}
 
 
 def _last(trainer: L.Trainer, pl_module: Task) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -101,7 +101,7 @@ def _last(trainer: L.Trainer, pl_module: Task) -> tuple[dict[str, Tensor], dict[
     }
     known = _with_interval(pl_module, measured, validated(trainer) if measured else None)
     metrics = {"last": {**known, "step": trainer.global_step}} if measured else {}
-    return _of_net(average or pl_module.state_dict()), metrics
+    return of_net(average or pl_module.state_dict()), metrics
 
 
 def _with_interval(task: Task, measured: dict[str, Any], n: int | None) -> dict[str, Any]:
@@ -109,10 +109,6 @@ def _with_interval(task: Task, measured: dict[str, Any], n: int | None) -> dict[
     if n is None or "val/acc" not in measured or not isinstance(task, Classification):
         return measured
     return {**measured, "val/acc_95": wilson(round(measured["val/acc"] * n), n), "val/n": n}
-
-
-def _of_net(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return merged({name.removeprefix("net."): tensor for name, tensor in state.items()})
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from vit import bundle
+from vit.files import local
 from vit.layers import Size, default_patch_size, merged, pair, patch_grid
 from vit.models import Loaded, ViT, load_init, load_weights
 from vit.models.parts import head_of
@@ -20,7 +21,6 @@ from vit.tasks.checkpoint import BEST, LAST, load_checkpoint
 
 OF_PICTURES = ("img_size", "in_chans", "num_classes", "patch_size")
 OF_TRAINING = ("drop", "drop_path", "patch_drop", "proj_drop", "attn_drop", "layer_scale")
-FILE = ".safetensors"
 
 
 @final
@@ -79,24 +79,38 @@ def open_source(name: str) -> Source:
     Raises:
         ValueError: a URL, or nothing there that can be read.
     """
-    if "://" in name:
-        raise ValueError(f"expected local weights, got the URL {name}: download them first")
-    path = Path(name)
+    path = find(name)
+    if path is None:
+        raise ValueError(
+            f"no weights in {name!r}: expected a run folder, a bundle folder, a .ckpt file of a run, a .safetensors "
+            "file or timm:NAME"
+        )
     if path.suffix == ".ckpt":
-        return _of_checkpoint(name, path)
-    if path.suffix == FILE and path.is_file() and not path.with_name(bundle.RECORD).is_file():
+        content = load_checkpoint(path)
+        known = known_of(content, path)
+        return Source(name, weights_of(content), known["spec"], tuple(known["classes"]))
+    if path.is_file():
         return _of_file(name, path)
-    folder = path.parent if path.name in (bundle.RECORD, bundle.WEIGHTS) else path
+    return _of_bundle(name, path)
+
+
+def find(name: str) -> Path | None:
+    """Where the weights of a model lie: a checkpoint, a safetensors file alone, or the folder of a bundle.
+
+    A run without a bundle, because it was interrupted, gives its best checkpoint. None where nothing is found; a
+    checkpoint that was named may not be there.
+
+    Raises:
+        ValueError: a URL.
+    """
+    path = local(name)
+    if path.suffix == ".ckpt" or bundle.is_alone(path):
+        return path
+    folder = bundle.folder_of(path)
     if (folder / bundle.RECORD).is_file():
-        model = bundle.load(folder, device="cpu")
-        return Source(name, model.net.state_dict(), model.meta["spec"], model.classes)
-    for checkpoint in (folder / "checkpoints" / BEST, folder / "checkpoints" / LAST):
-        if checkpoint.is_file():
-            return _of_checkpoint(name, checkpoint)
-    raise ValueError(
-        f"no weights in {name!r}: expected a run folder, a bundle folder, a .ckpt file of a run, a {FILE} file or "
-        "timm:NAME"
-    )
+        return folder
+    checkpoints = (folder / "checkpoints" / BEST, folder / "checkpoints" / LAST)
+    return next((checkpoint for checkpoint in checkpoints if checkpoint.is_file()), None)
 
 
 def architecture(name: str) -> dict[str, Any] | None:
@@ -118,16 +132,28 @@ def patch_size_of(args: Mapping[str, Any]) -> Size:
 def weights_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The net's weights in a checkpoint: the averaged ones, which validation measured, where there are any."""
     average = content["callbacks"].get("EMA", {}).get("weights")
-    state = average or content["state_dict"]
+    return of_net(average or content["state_dict"])
+
+
+def of_net(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A task's weights as its net's."""
     return merged({name.removeprefix("net."): tensor for name, tensor in state.items()})
 
 
-def _of_checkpoint(name: str, path: Path) -> Source:
-    content = load_checkpoint(path)
+def known_of(content: Mapping[str, Any], name: str | Path = "the checkpoint") -> dict[str, Any]:
+    """What a checkpoint knows of its net, as `Task` wrote it: spec, classes, preprocessing, skipped steps.
+
+    Raises:
+        ValueError: another program's checkpoint.
+    """
     if "vit" not in content:
-        raise ValueError(f"{path} was not written by vit: expected an entry 'vit' with its classes")
-    known = content["vit"]
-    return Source(name, weights_of(content), known["spec"], tuple(known["classes"]))
+        raise ValueError(f"{name} was not written by vit: expected an entry 'vit' with its classes")
+    return content["vit"]
+
+
+def _of_bundle(name: str, path: Path) -> Source:
+    model = bundle.load(path, device="cpu")
+    return Source(name, model.net.state_dict(), model.meta["spec"], model.classes)
 
 
 def _of_file(name: str, path: Path) -> Source:
@@ -135,8 +161,7 @@ def _of_file(name: str, path: Path) -> Source:
         with safetensors.safe_open(path, "pt") as opened:
             known = opened.metadata() or {}
         if "spec" in known and "classes" in known and "preprocessing" in known:
-            model = bundle.load(path, device="cpu")
-            return Source(name, model.net.state_dict(), model.meta["spec"], model.classes)
+            return _of_bundle(name, path)
         return Source(name, safetensors.torch.load_file(path))
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error

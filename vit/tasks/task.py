@@ -19,6 +19,7 @@ from vit.spec import spec
 from vit.tasks import optim
 from vit.tasks.faults import Fault, report
 from vit.tasks.finite import Finite, Policy
+from vit.tasks.start import known_of
 
 
 class Task(L.LightningModule, ABC):
@@ -117,14 +118,13 @@ class Task(L.LightningModule, ABC):
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse, before anything is copied, a checkpoint of another net or other classes (ValueError)."""
-        if "vit" not in checkpoint:
-            raise ValueError("the checkpoint was not written by vit: expected an entry 'vit' with its classes")
-        saved, own = checkpoint["vit"]["classes"], list(self.data.classes)
+        known = known_of(checkpoint)
+        saved, own = known["classes"], list(self.data.classes)
         if saved != own:
             raise ValueError(f"the checkpoint was trained on classes {saved}, the data has {own}")
         if problem := mismatch(self.state_dict(), checkpoint["state_dict"]):
             raise ValueError(f"the checkpoint does not fit this model: {problem}")
-        self._finite.skipped = checkpoint["vit"].get("skipped", 0)
+        self._finite.skipped = known.get("skipped", 0)
 
     @property
     def data(self) -> Images:
