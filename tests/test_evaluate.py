@@ -146,6 +146,14 @@ def test_data_of_other_classes_is_refused(folder: Path, tmp_path: Path) -> None:
         evaluate.test(["--load", str(folder), "--data.root", str(tmp_path / "photos")])
 
 
+def test_a_scale_the_model_does_not_know(folder: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"the model was trained with data\.mean \[0\.305\], got \[0\.5\]: leave it out"
+    ):
+        evaluate.test(["--load", str(folder), "--data.mean=[0.5]"])
+    assert evaluate.test(["--load", str(folder), "--data.mean=[0.305]"])
+
+
 def test_channels_the_model_does_not_take(folder: Path) -> None:
     with pytest.raises(ValueError, match="the model takes pictures of 1 channels, got 3"):
         evaluate.test(["--load", str(folder), "--data.channels", "3"])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,19 @@ def test_a_run_leaves_its_net_pictures_and_probes(pretrained: run.Run) -> None:
     page = (pretrained.folder / "report.html").read_text()
     assert "it knows no classes yet" in page and "vit test" not in page
     assert pretrained.next == f"vit fit -c finetune --model.init_from {pretrained.folder}"
+
+
+def test_the_next_command_is_one_that_works(tmp_path: Path) -> None:
+    """On the same data, and in the size that the patches fit."""
+    odd = ["--data.dataset=scenes_shape", "--data.img_size=[8,12]", "--trainer.max_steps=1", "--data.train_size=64"]
+    sooner = ["--trainer.limit_val_batches=1"]
+    done = run.fit(
+        ["-c", "model/vit_nano", "-c", "pretrain/mae", *SMALL, *odd, *sooner, "--run", str(tmp_path / "mae")]
+    )
+    assert done.next.endswith("mae --data.dataset scenes_shape")
+    _, _, *again = shlex.split(done.next)
+    tuned = run.fit([*again, *odd[2:], *sooner, "--run", str(tmp_path / "tuned")])
+    assert bundle.load(tuned.folder, "cpu").preprocessing.img_size == (8, 12)
 
 
 def test_validation_repeats_the_runs_loss(pretrained: run.Run) -> None:

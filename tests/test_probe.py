@@ -64,6 +64,7 @@ def test_a_bundle_made_in_python_needs_its_data_named(tmp_path: Path) -> None:
             "500 shots of each class: expected as many of class 8, got 125; --shots takes fewer",
         ),
         (["{run}", "--data.rooot", "x"], "--data.rooot: no such option; did you mean '--data.root'?"),
+        (["{run}", "--data.std=[0.5]"], "the model was trained with data.std [0.376], got [0.5]: leave it out"),
         (["{run}", "--data.channels", "3"], "the model takes pictures of 1 channels, got 3"),
         (["gone"], "no model 'gone'"),
     ],

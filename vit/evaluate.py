@@ -17,7 +17,7 @@ from vit.commandline.overlays import resolve
 from vit.commandline.predictions import Predicted, check_format, included_of, predicted, top_k_of, write
 from vit.commandline.quiet import quiet
 from vit.commandline.testable import check_classes, check_other, check_splits
-from vit.commandline.trained import Trained, open_trained
+from vit.commandline.trained import Trained, open_trained, refuse_other_scale
 from vit.data import catalog
 from vit.data.source import Batch
 from vit.files import write_atomically
@@ -143,6 +143,7 @@ def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]
     cli.model.net = trained.net
     if now.channels is not None and now.channels != own.channels:
         raise ValueError(f"the model takes pictures of {own.channels} channels, got {now.channels}")
+    refuse_other_scale(trained, now)
     cli.datamodule.preprocessing = replace(own, img_size=size, value_range=values)
     if command != "predict":
         check_classes(trained.classes, cli.datamodule.classes)

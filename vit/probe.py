@@ -19,7 +19,7 @@ from vit.commandline.arguments import take, with_configs
 from vit.commandline.errors import one_line
 from vit.commandline.options import integers_first
 from vit.commandline.quiet import quiet
-from vit.commandline.trained import Trained, open_trained
+from vit.commandline.trained import Trained, open_trained, refuse_other_scale
 from vit.data.module import Images
 from vit.environment import environment
 from vit.files import write_atomically
@@ -101,7 +101,9 @@ def _data(trained: Trained, args: Sequence[str]) -> Images:
     expanded = with_configs([f"--data={json.dumps(kept)}", *args])[0]
     parser = _parser()
     try:
-        data: Images = parser.instantiate(parser.parse_args(expanded)).data
+        config = parser.parse_args(expanded)
+        refuse_other_scale(trained, config.data)
+        data: Images = parser.instantiate(config).data
     except (ArgumentError, ValueError) as error:
         options = [option.lstrip("-") for action in parser._actions for option in action.option_strings]
         raise ValueError(one_line(error, options)) from error

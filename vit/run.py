@@ -1,5 +1,7 @@
 """Fit and resume, from the command line or from Python: ``fit(["-c", "quickstart"])``."""
 
+import json
+import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -136,7 +138,12 @@ def _is_finished(cli: VitCLI, done: Progress) -> bool:
 
 def _next_command(cli: VitCLI) -> str:
     assert isinstance(cli.model, Task)
-    return cli.model.next_command(cli.folder)
+    data = cli.config.data
+    if len(cli.datamodule.classes) < 2:
+        return cli.model.next_command(cli.folder, "--data.root LABELLED")
+    values = {name: data[name] for name in ("dataset", "root", "channels", "merge_classes") if data[name] is not None}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+    return cli.model.next_command(cli.folder, " ".join(f"--data.{n} {shlex.quote(t)}" for n, t in texts.items()))
 
 
 def _writes(cli: VitCLI) -> bool:

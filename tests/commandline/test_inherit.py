@@ -88,6 +88,24 @@ def test_what_was_pretrained_gets_a_head_on_the_mean_of_patches(tmp_path: Path) 
     assert len(net.backbone.encoder.blocks) == 12
 
 
+def data_of(*args: str) -> Preprocessing:
+    """How a fit on grey digits (8x8) with these arguments prepares pictures."""
+    expanded = with_configs(["-c", "finetune", *args])[0]
+    with quiet():
+        cli = VitCLI("fit", [f"--config={resolve('base')}", *inherited(expanded), *expanded])
+        return cli.parser.instantiate(cli.config).data.preprocessing
+
+
+def test_pictures_are_prepared_as_the_weights_know_them(tmp_path: Path) -> None:
+    source = f"--model.init_from={saved(tmp_path, NETS['plain']())}"
+    assert data_of(source) == PREPROCESSING
+    assert data_of(source, "--data.img_size=[12,20]", "--data.std=[0.5]") == Preprocessing((12, 20), 1, (0.5,), (0.5,))
+    assert data_of(source, "--data.channels=3") == Preprocessing((28, 28), 3, (0.5,) * 3, (0.25,) * 3)
+    assert data_of("-c", "model/vit_pico", source).img_size == (8, 8)
+    timms = data_of("--model.init_from=timm:vit_tiny_patch16_224", "--data.channels=3")
+    assert timms == Preprocessing((224, 224), 3, (0.5,) * 3, (0.5,) * 3)
+
+
 def test_parts_may_be_changed_and_a_named_net_wins(tmp_path: Path) -> None:
     source = f"--model.init_from={saved(tmp_path, NETS['plain']())}"
     changed = net_of(source, "--model.net.backbone.drop_path=0.2", "--model.net.backbone.patch_size=2")

@@ -46,6 +46,15 @@ def test_channels_and_size_can_be_changed():
     assert preprocessing("mnist", None, img_size=32, channels=3).std == (0.3081,) * 3
 
 
+def test_mean_and_deviation_can_be_given():
+    own = preprocessing("mnist", None, mean=[0.25], std=[0.5])
+    assert (own.mean, own.std) == ((0.25,), (0.5,))
+    assert preprocessing("mnist", None, channels=3, mean=[0.25]).mean == (0.25,) * 3
+    assert preprocessing("mnist", None, mean=[0.25, 0.5, 0.75]).mean == (0.5,)
+    with pytest.raises(ValueError, match=r"std must be above 0, got \(0\.0,\)"):
+        preprocessing("mnist", None, std=[0.0])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

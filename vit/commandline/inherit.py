@@ -1,4 +1,4 @@
-"""A fit that starts from trained weights takes their architecture, too: nothing is retyped."""
+"""A fit that starts from trained weights takes their architecture and prepares pictures as they know them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from vit.tasks.start import architecture, patch_size_of
+from vit.tasks.start import origin, patch_size_of
 
 BY_DATA = ("img_size", "in_chans", "num_classes")
 NET = ("--model.net", "--model.init_args.net")
@@ -22,7 +22,8 @@ def inherited(args: list[str]) -> list[str]:
     """The net of ``--model.init_from`` as a config to put before the user's, which may change parts of it.
 
     None where there is no such option, a net is named, or the weights do not say of what net they are. What was
-    pretrained gives its backbone, with a mean-pooling head. The patch size is that of the source.
+    pretrained gives its backbone, with a mean-pooling head. The patch size, and the pictures' size, mean and deviation,
+    are those of the source.
 
     Args:
         args: of a fit, configs as ``--config=PATH``.
@@ -36,10 +37,12 @@ def inherited(args: list[str]) -> list[str]:
     for option, value in _options(args):
         named |= option in NET
         source = value if option in INIT_FROM else source
-    found = None if named or source in (None, "null") else architecture(str(source))
+    found = None if named or source in (None, "null") else origin(str(source))
     if found is None:
         return []
-    return [f"--config={json.dumps({'model': {**CLASSIFIER, 'init_args': {'net': _net(found)}}})}"]
+    model = {**CLASSIFIER, "init_args": {"net": _net(found.spec)}}
+    data = {"img_size": found.img_size, "mean": found.mean, "std": found.std}
+    return [f"--config={json.dumps({'model': model, 'data': data})}"]
 
 
 def _net(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
 from torch import nn
 
 from vit import bundle
@@ -50,6 +51,14 @@ class Trained:
         init_args = {**model.get("init_args", {}), "net": {"class_path": "torch.nn.Identity"}, "compile": False}
         kept = {key: trainer[key] for key in ("callbacks", "logger") if key in trainer}
         return {**self.config, "trainer": kept, "model": {**model, "init_args": init_args}}
+
+
+def refuse_other_scale(trained: Trained, data: Namespace) -> None:
+    """Refuse (ValueError) options of data with another mean or deviation of pictures than the net was trained with."""
+    for name in ("mean", "std"):
+        given, own = data[name], getattr(trained.preprocessing, name)
+        if given not in (None, trained.config.get("data", {}).get(name), list(own)):
+            raise ValueError(f"the model was trained with data.{name} {list(own)}, got {given}: leave it out")
 
 
 def open_trained(model: str) -> Trained:

@@ -67,7 +67,7 @@ class Classification(Task):
         """Training loss of each image, and what a hard readout chose."""
 
     @override
-    def next_command(self, folder: Path) -> str:
+    def next_command(self, folder: Path, data: str) -> str:
         return f"vit test {folder}"
 
     @override

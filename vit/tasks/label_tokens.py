@@ -53,7 +53,7 @@ class LabelTokens(Task):
         self._counts = torch.zeros(0, 0, dtype=torch.long)
 
     @override
-    def next_command(self, folder: Path) -> str:
+    def next_command(self, folder: Path, data: str) -> str:
         return f"vit validate {folder}"
 
     @override

@@ -43,8 +43,8 @@ class Pretrainer(Task):
         super().__init__(net, optimizer, compile, nonfinite)
 
     @override
-    def next_command(self, folder: Path) -> str:
-        return f"vit fit -c finetune --model.init_from {folder}"
+    def next_command(self, folder: Path, data: str) -> str:
+        return f"vit fit -c finetune --model.init_from {folder} {data}".rstrip()
 
     @override
     def setup(self, stage: str) -> None:

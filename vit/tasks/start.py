@@ -3,16 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
 from vit import bundle
+from vit.data.images import Preprocessing
 from vit.files import local
 from vit.layers import Size, default_patch_size, merged, pair, patch_grid
 from vit.models import Loaded, ViT, load_init, load_weights
+from vit.models.cnn import timm_config
 from vit.models.parts import head_of
 from vit.models.pretrained import load_timm_weights
 from vit.models.timm_spec import timm_spec
@@ -23,15 +25,25 @@ OF_PICTURES = ("img_size", "in_chans", "num_classes", "patch_size")
 OF_TRAINING = ("drop", "drop_path", "patch_drop", "proj_drop", "attn_drop", "layer_scale")
 
 
+class Origin(NamedTuple):
+    """What weights were trained as: the spec of their net, and how its pictures were prepared."""
+
+    spec: dict[str, Any]
+    img_size: Size
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 @final
 @dataclass(frozen=True)
 class Source:
-    """Weights under our names, or timm's, and what is known of them: the net's spec and the classes of its head."""
+    """Weights under our names, or timm's, and what is known of them: the net's spec, its classes and its pictures."""
 
     name: str
     weights: Mapping[str, Tensor]
     spec: Mapping[str, Any] | None = None
     classes: tuple[str, ...] | None = None
+    preprocessing: Preprocessing | None = None
 
     @property
     def grid(self) -> Size | None:
@@ -88,7 +100,8 @@ def open_source(name: str) -> Source:
     if path.suffix == ".ckpt":
         content = load_checkpoint(path)
         known = known_of(content, path)
-        return Source(name, weights_of(content), known["spec"], tuple(known["classes"]))
+        preprocessing = Preprocessing.from_dict(known["preprocessing"])
+        return Source(name, weights_of(content), known["spec"], tuple(known["classes"]), preprocessing)
     if path.is_file():
         return _of_file(name, path)
     return _of_bundle(name, path)
@@ -113,14 +126,21 @@ def find(name: str) -> Path | None:
     return next((checkpoint for checkpoint in checkpoints if checkpoint.is_file()), None)
 
 
-def architecture(name: str) -> dict[str, Any] | None:
-    """The spec of the net whose weights ``name`` stands for; None of a file that holds weights alone.
+def origin(name: str) -> Origin | None:
+    """Of the weights that ``name`` stands for; None of a file that holds weights alone.
 
     Raises:
         ValueError: nothing there that can be read, or no net of timm.
     """
-    found = timm_spec(name.removeprefix("timm:")) if name.startswith("timm:") else open_source(name).spec
-    return None if found is None else dict(found)
+    if name.startswith("timm:"):
+        theirs = timm_config(name.removeprefix("timm:"))
+        _, height, width = theirs.input_size
+        return Origin(timm_spec(name.removeprefix("timm:")), (height, width), tuple(theirs.mean), tuple(theirs.std))
+    source = open_source(name)
+    if source.spec is None or source.preprocessing is None:
+        return None
+    own = source.preprocessing
+    return Origin(dict(source.spec), own.img_size, own.mean, own.std)
 
 
 def patch_size_of(args: Mapping[str, Any]) -> Size:
@@ -153,7 +173,7 @@ def known_of(content: Mapping[str, Any], name: str | Path = "the checkpoint") ->
 
 def _of_bundle(name: str, path: Path) -> Source:
     model = bundle.load(path, device="cpu")
-    return Source(name, model.net.state_dict(), model.meta["spec"], model.classes)
+    return Source(name, model.net.state_dict(), model.meta["spec"], model.classes, model.preprocessing)
 
 
 def _of_file(name: str, path: Path) -> Source:

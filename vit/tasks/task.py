@@ -44,8 +44,8 @@ class Task(L.LightningModule, ABC):
             net.compile()
 
     @abstractmethod
-    def next_command(self, folder: Path) -> str:
-        """What to type after a fit in ``folder``."""
+    def next_command(self, folder: Path, data: str) -> str:
+        """What to type after a fit in ``folder`` on data that the options ``data`` name."""
 
     @override
     def setup(self, stage: str) -> None:
