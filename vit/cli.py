@@ -207,7 +207,7 @@ COMMANDS = {
         _bench,
     ),
     "explain": Command(
-        "vit explain MODEL PICTURES --out DIR", "where the model looks, drawn over the pictures", _explain
+        "vit explain MODEL PICTURES [--out DIR]", "where the model looks, drawn over the pictures", _explain
     ),
     "export": Command(
         "vit export MODEL --format onnx", "a checked file for other programs; torch-export, timm, safetensors", _export

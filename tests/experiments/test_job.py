@@ -42,9 +42,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
         ran.clear()
         failing.clear()
         failing.update(fail)
-        return Job(
-            Runner(study(), tmp_path, (), {}), Ledger(tmp_path, fingerprint(study().to_dict())), 1, False, retry_failed
-        ), ran
+        book = Ledger(tmp_path, fingerprint(study().to_dict()))
+        return Job(Runner(study(), tmp_path, (), {}), book, jobs.Machine(1, False), retry_failed), ran
 
     return make
 

@@ -91,6 +91,10 @@ def test_every_pretraining_is_a_cell_and_every_finetuning_begins_with_that_of_it
             (out / "runs" / key / "config.yaml").read_text().replace("init_from: out/", "init_from: /elsewhere/")
         )
         assert config_hash(other) == rows[key]["config_hash"] and (expected is None or "elsewhere" in other.read_text())
+    kept = {"model.safetensors", "model.json", "config.yaml"}
+    for key in rows:  # what is large is gone, also of what was finetuned from
+        left = {path.name for path in (out / "runs" / key).iterdir()}
+        assert kept <= left and left.isdisjoint({"seen.npz", "checkpoints"})
     assert "No gain is claimed" in said and (out / "report.html").is_file() and (out / "transfer.png").is_file()
 
 

@@ -12,7 +12,6 @@ MESSAGES = (
     r"The number of training batches .* is smaller than the logging interval",
     r"Trying to infer the `batch_size` from an ambiguous collection",
     r"Checkpoint directory .* exists and is not empty",
-    r"You defined a `validation_step` but have no `val_dataloader`",  # val_fraction 0 says so already
     r"Precision bf16-mixed is not supported by the model summary",
     r"Grad strides do not match bucket view strides",  # of a 1-channel patch embedding, several processes
     r"You're resuming from a checkpoint that ended before the epoch ended",  # our loader knows its place

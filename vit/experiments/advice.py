@@ -12,6 +12,7 @@ from typing import NamedTuple
 from vit.analysis.scaling import PowerLaw
 from vit.analysis.statistics import MIN_SEEDS, Interval, mean_interval
 from vit.experiments.findings import Cell, Difference, Findings, Pair
+from vit.experiments.records import paired
 
 NOTHING = "-"
 """Where there is no number."""
@@ -115,8 +116,7 @@ def _against(found: Findings, ready: list[Cell]) -> dict[str, Interval | None]:
     best, pairs = ready[0], len(list(combinations(ready, 2)))
     intervals: dict[str, Interval | None] = {}
     for cell in ready[1:]:
-        seeds = best.accuracies.keys() & cell.accuracies.keys()
-        gains = [best.accuracies[seed] - cell.accuracies[seed] for seed in sorted(seeds)]
+        gains = paired(best.accuracies, cell.accuracies)
         intervals[cell.arm] = mean_interval(gains, 1 - 0.05 / pairs) if len(gains) >= MIN_SEEDS else None
     return intervals
 

@@ -11,7 +11,7 @@ from typing import Any
 from vit.analysis.scaling import Crossing, PowerLaw, crossing, fit_power_law
 from vit.analysis.statistics import MIN_SEEDS, Interval, holm, mean_interval, sign_flip
 from vit.experiments import records
-from vit.experiments.records import Kind, Row
+from vit.experiments.records import Kind, Row, paired
 from vit.experiments.trials import Tuning, tuning
 
 
@@ -215,15 +215,11 @@ def _differences(grid: Grid, study: Row) -> tuple[Difference, ...]:
     found = []
     for first, second in combinations([arm["name"] for arm in study["arms"]], 2):
         for size in study["sizes"]:
-            if len(by_seed := _paired(grid[first, size], grid[second, size])) > 1:
+            if len(by_seed := paired(grid[first, size], grid[second, size])) > 1:
                 p = sign_flip(by_seed)
                 found.append(Difference(first, second, size, by_seed, mean_interval(by_seed), p, adjusted=p))
     adjusted = holm([difference.p for difference in found])
     return tuple(replace(difference, adjusted=p) for difference, p in zip(found, adjusted, strict=True))
-
-
-def _paired(first: Mapping[int, float], second: Mapping[int, float]) -> tuple[float, ...]:
-    return tuple(first[seed] - second[seed] for seed in sorted(first.keys() & second.keys()))
 
 
 def _precisions(grid: Grid, final: list[Row], study: Row) -> tuple[Precision, ...]:
@@ -238,7 +234,7 @@ def _precisions(grid: Grid, final: list[Row], study: Row) -> tuple[Precision, ..
     rows = []
     for arm in (arm["name"] for arm in study["arms"]):
         accuracies = compared[arm, size]
-        gains = _paired(accuracies, grid[arm, size])
+        gains = paired(accuracies, grid[arm, size])
         ratios = []
         for seed in accuracies.keys() & grid[arm, size].keys():
             base, changed = (speeds[arm, size, seed, precision] for precision in (study["precision"], other))

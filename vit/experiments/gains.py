@@ -1,6 +1,6 @@
 """What a transfer study found so far: each row's accuracy and probes at each target, and what it gains over scratch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
@@ -8,7 +8,7 @@ from typing import Any
 
 from vit.analysis.statistics import MIN_SEEDS, Interval, holm, mean_interval, sign_flip
 from vit.experiments import advice, records
-from vit.experiments.records import Kind, Row
+from vit.experiments.records import Kind, Row, paired
 from vit.experiments.starts import LONG, SCRATCH
 from vit.experiments.trials import Tuning, tuning
 
@@ -138,16 +138,12 @@ def _gains(results: Iterable[Result]) -> tuple[Gain, ...]:
         theirs = {result.entry["target"]: result.accuracies for result in results if result.entry["row"] == over}
         for result in results:
             target, row = result.entry["target"], result.entry["row"]
-            by_seed = _paired(result.accuracies, theirs.get(target, {}))
+            by_seed = paired(result.accuracies, theirs.get(target, {}))
             if row not in (over, SCRATCH) and len(by_seed) > 1:
                 p = sign_flip(by_seed)
                 found.append(Gain(target, row, over, by_seed, mean_interval(by_seed), p, p))
     adjusted = holm([gain.p for gain in found])
     return tuple(replace(gain, adjusted=p) for gain, p in zip(found, adjusted, strict=True))
-
-
-def _paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> tuple[float, ...]:
-    return tuple(ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys()))
 
 
 def _interval(values: list[float]) -> Interval | None:

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
 from filelock import FileLock, Timeout
 
+from vit.experiments.grid import Cell
 from vit.files import write_atomically
 
 STUDY, ROWS, LOCK = "study.json", "runs.jsonl", ".lock"
@@ -109,6 +110,18 @@ def begun(folder: Path) -> dict[str, Any] | None:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: expected the description of a study, got {error}") from error
+
+
+def left(folder: Path, study: dict[str, Any], cells: Iterable[Cell]) -> list[Cell]:
+    """Of ``cells``, those that ``study`` has no row of in ``folder``, where nothing is written.
+
+    Raises:
+        ValueError: the folder holds a study that this one does not continue.
+    """
+    if before := begun(folder):
+        continues(before, study, folder)
+    book = Ledger(folder, fingerprint(study))
+    return [cell for cell in cells if cell.key not in book]
 
 
 def fingerprint(study: Mapping[str, Any]) -> str:

@@ -5,9 +5,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
-from jsonargparse import ArgumentError
-
-from vit.commandline.errors import one_line
 from vit.commandline.options import choose_accelerator, default_precision
 from vit.data.module import Images
 from vit.experiments import arms
@@ -154,8 +151,8 @@ def _pretrained(
             cli = parse([*candidate.configs, *candidate.pretrain], settings.fit, configs, options)
             try:
                 net_of(cli, {})
-            except (ArgumentError, ValueError) as error:
-                raise ValueError(f"arm {name}: {one_line(error)}") from error
+            except ValueError as error:
+                raise ValueError(f"arm {name}: {error}") from error
             found[f"{name} pretraining"] = recipe_hash(cli)
     return found
 

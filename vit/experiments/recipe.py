@@ -51,10 +51,7 @@ class Plan(NamedTuple):
 
     def data(self, seed: int) -> Images:
         """The data as the runs of this seed see them."""
-        cli = next(iter(self.parsed.values()))
-        config = cli.config.clone()
-        config["data.seed"] = seed
-        return cli.parser.instantiate(config).data
+        return data_of(next(iter(self.parsed.values())), seed)
 
     def net(self, arm: Arm) -> nn.Module:
         """A fresh net of an arm."""
@@ -76,6 +73,13 @@ def parse(overlays: Sequence[str], fit: Mapping[str, Any], configs: Sequence[str
     shared = [json.dumps(dict(fit)), *(str(resolve(name)) for name in configs)]
     with quiet():
         return VitCLI("fit", [*(f"--config={config}" for config in (*overlays, *shared)), *options])
+
+
+def data_of(cli: VitCLI, seed: int) -> Images:
+    """The data as the runs of this seed see them."""
+    config = cli.config.clone()
+    config["data.seed"] = seed
+    return cli.parser.instantiate(config).data
 
 
 def net_of(cli: VitCLI, options: Mapping[str, float]) -> nn.Module:

@@ -44,6 +44,11 @@ def read(folder: Path, kind: Kind) -> tuple[Row, list[Row], bool]:
     return study, final, path.exists() and not path.read_bytes().endswith(b"\n")
 
 
+def paired(first: Mapping[int, float], second: Mapping[int, float]) -> tuple[float, ...]:
+    """The first's accuracy less the second's, for each seed that both have, in their order."""
+    return tuple(first[seed] - second[seed] for seed in sorted(first.keys() & second.keys()))
+
+
 def _read_study(path: Path, kind: Kind) -> Row:
     try:
         study = json.loads(path.read_text(encoding="utf-8"))

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -40,26 +40,16 @@ class Runner:
     chosen: Mapping[str, Mapping[str, float]]
 
     def __call__(self, cell: Cell) -> dict[str, Any]:
-        """Fit, test where it is no tuning run, and describe.
+        """Fit, test where it is no tuning run, and describe, `afresh`."""
+        return afresh(self.folder, cell, lambda: self._done(cell, self.path(cell)))
 
-        A run that was killed is not continued but done again: the same seed gives the same result. Of a finished one
-        the model, the metrics and the configuration stay; what is several times as large goes: the checkpoints, and the
-        prints of the data.
-        """
-        path = self.path(cell)
-        if path.exists():
-            rmtree(path)
-        os.environ.update(WANDB_RUN_GROUP=self.folder.resolve().name, WANDB_JOB_TYPE=cell.kind)
-        began, started = time.monotonic(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    def _done(self, cell: Cell, path: Path) -> dict[str, Any]:
         settings = self._settings(cell)
         metrics = run.fit([*self._arguments(cell, settings), "--run", str(path)]).metrics
         again = [f"--trainer.precision={cell.precision}", *(option for option in self.options if is_of_place(option))]
         tested = evaluate.test(["--load", str(path), *again]) if cell.kind == "run" else {}
         check_data(path, self.study.data["manifest_hash"])
-        row = self._row(cell, settings, metrics, tested)
-        rmtree(path / "checkpoints", ignore_errors=True)
-        (path / record.SEEN).unlink(missing_ok=True)
-        return {**row, "started": started, "seconds": round(time.monotonic() - began, 1)}
+        return self._row(cell, settings, metrics, tested)
 
     def _settings(self, cell: Cell) -> Mapping[str, float]:
         if cell.kind == "pretrain":
@@ -80,7 +70,7 @@ class Runner:
 
     def path(self, cell: Cell) -> Path:
         """Folder of a cell's run."""
-        return self.folder / "runs" / cell.key
+        return run_folder(self.folder, cell)
 
     def log(self, cell: Cell) -> Path:
         """Where a cell's terminal output goes; kept where it failed."""
@@ -119,6 +109,24 @@ class Runner:
         }
 
 
+def afresh(folder: Path, cell: Cell, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The row that ``work`` makes of a study's cell, with when it began and how long it took.
+
+    A run that was killed is not continued but done again: the same seed gives the same result. Of a finished one the
+    model, the metrics and the configuration stay; what is several times as large goes: the checkpoints, and the prints
+    of the data.
+    """
+    path = run_folder(folder, cell)
+    if path.exists():
+        rmtree(path)
+    os.environ.update(WANDB_RUN_GROUP=folder.resolve().name, WANDB_JOB_TYPE=cell.kind)
+    began, started = time.monotonic(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    row = work()
+    rmtree(path / "checkpoints", ignore_errors=True)
+    (path / record.SEEN).unlink(missing_ok=True)
+    return {**row, "started": started, "seconds": round(time.monotonic() - began, 1)}
+
+
 def validated(metrics: Mapping[str, float]) -> dict[str, float]:
     """What a fit measured on validation pictures: their loss, and the accuracy where labels were learned."""
     return {f"val_{name}": metrics[f"val/{name}"] for name in ("acc", "loss") if f"val/{name}" in metrics}
@@ -147,6 +155,11 @@ def check_data(path: Path, manifest_hash: str) -> None:
     seen = json.loads((path / bundle.RECORD).read_text(encoding="utf-8"))["data"]["manifest_hash"]
     if seen != manifest_hash:
         raise ValueError(f"the data changed since the study began: expected {manifest_hash}, got {seen}")
+
+
+def run_folder(folder: Path, cell: Cell) -> Path:
+    """Where the run of a cell lies."""
+    return folder / "runs" / cell.key
 
 
 def log_file(folder: Path, cell: Cell) -> Path:

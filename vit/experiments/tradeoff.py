@@ -9,7 +9,7 @@ from typing import Any
 from vit.analysis.cost import slope
 from vit.analysis.statistics import MIN_SEEDS, Interval, mean_interval
 from vit.experiments import records
-from vit.experiments.records import Kind, Row
+from vit.experiments.records import Kind, Row, paired
 
 
 def _allowed(row: Row, study: Row) -> dict[str, list[Any]]:
@@ -121,7 +121,7 @@ def _point(arm: Row, final: list[Row], study: Row) -> Point:
     trained = arm["patch"] in study["patch"]
     accuracies = _accuracies(runs)
     theirs = _accuracies(row for row in beside if row.get("kind") == "run")
-    pairs = [accuracies[seed] - theirs[seed] for seed in accuracies if seed in theirs]
+    pairs = paired(accuracies, theirs)
     confidence = 1 - 0.05 / max(1, _compared(arm, study))  # together: Bonferroni
     return Point(
         arm=arm,

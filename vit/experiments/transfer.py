@@ -1,19 +1,16 @@
 """``vit study transfer``: is a pretrained start worth it, from which source, for a target with few labels?"""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import torch
 
-from vit import environment
 from vit.commandline.quiet import quiet
 from vit.experiments import estimate, ledger, transfer_report
 from vit.experiments.gains import same_pictures
-from vit.experiments.grid import TUNE_SEED, Cell, best_trial
-from vit.experiments.job import Job, cores, say_failed, write_shared
-from vit.experiments.ledger import Ledger
+from vit.experiments.grid import TUNE_SEED, Cell
+from vit.experiments.job import Job, Machine, say_failed, write_shared
 from vit.experiments.live import Live
 from vit.experiments.options import parse
 from vit.experiments.recipe import shape_of
@@ -26,30 +23,27 @@ from vit.experiments.twostage import PRETRAIN, TwoStage
 def main(args: list[str]) -> int:
     """Run or continue a study, and write its report; 1 when runs failed."""
     options = parse(args, Transfer)
-    environment.commit()  # of the code that the workers, forked later, will run
-    torch.set_num_threads(1)  # a process that has started a thread pool cannot be forked
+    settings = options.settings
+    machine = Machine.prepared(settings.workers)
     for name in ("sklearn.linear_model", "sklearn.neighbors"):  # of the probes, imported once for all workers
         import_module(name)
-    settings = options.settings
-    cuda = torch.cuda.is_available()
-    workers = settings.workers or (2 if cuda else cores())
     with quiet():
         planned = plan(settings, options.configs, options.options)
     study = planned.study
     folder = Path(settings.out or f"runs/transfer-{study.entries[0].target}")
     if settings.dry_run:
-        _say(planned, folder, workers, "cuda" if cuda else "cpu")
+        _say(planned, folder, machine)
         return 0
     with ledger.claimed(folder, study.to_dict()) as book:
         _describe(folder, planned)
         shape = f"--data.img_size={list(study.img_size)}", f"--data.channels={study.channels}"
         runner = TwoStage(study, folder, (*options.options, *shape), planned.places, {})
-        job = Job(runner, book, workers, cuda, settings.retry_failed)
+        job = Job(runner, book, machine, settings.retry_failed)
         cells = job.left(_cells(study))
-        with Live(cells, workers, lambda cell: study.steps(cell)[0]) as live:
+        with Live(cells, machine.workers, lambda cell: study.steps(cell)[0]) as live:
             failed = job.do(study.first(), live)
             failed += job.do((cell for cell in study.tuning() if study.entry(cell.arm).origin is not None), live)
-            chosen = {entry.name: _chosen(study, book, entry.name) for entry in study.entries}
+            chosen = {entry.name: job.chosen(study.tuning(), "row", entry.name) for entry in study.entries}
             failed += replace(job, runner=replace(runner, chosen=chosen)).do(study.runs(), live)
         transfer_report.say(folder)
     return say_failed(failed, folder)
@@ -66,27 +60,14 @@ def _describe(folder: Path, planned: TransferPlan) -> None:
             write_subsets(path, planned.data(target, seed), seed, study.labels)
 
 
-def _chosen(study: Stages, book: Ledger, entry: str) -> Mapping[str, float]:
-    rows = [book[cell.key] for cell in study.tuning() if cell.arm == entry]
-    try:
-        return best_trial(rows)["options"]
-    except ValueError as error:
-        raise ValueError(
-            f"row {entry}: {error}, the last with {rows[-1]['error']}; --retry-failed takes them up again"
-        ) from error
-
-
-def _say(planned: TransferPlan, folder: Path, workers: int, device: str) -> None:
+def _say(planned: TransferPlan, folder: Path, machine: Machine) -> None:
     """The grid, what takes no part, and what is left to do will cost, every step counted as a supervised one."""
     study = planned.study
-    if before := ledger.begun(folder):
-        ledger.continues(before, study.to_dict(), folder)
-    book = Ledger(folder, ledger.fingerprint(study.to_dict()))
-    torch.set_num_threads(max(1, cores() // workers))
+    cells = ledger.left(folder, study.to_dict(), _cells(study))
+    torch.set_num_threads(machine.threads)
     opened = next(iter(planned.targets.values()))
-    step, _ = estimate.seconds(opened.net(), shape_of(opened.data), study.batch_size, study.precision, device)
+    step, _ = estimate.seconds(opened.net(), shape_of(opened.data), study.batch_size, study.precision, machine.device)
     total = 0.0
-    cells = [cell for cell in _cells(study) if cell.key not in book]
     for kind in ("pretrain", "tune", "run"):
         left = [cell for cell in cells if cell.kind == kind]
         pictures = sum(study.steps(cell)[0] * _batch_size(study, cell) for cell in left)
@@ -98,8 +79,9 @@ def _say(planned: TransferPlan, folder: Path, workers: int, device: str) -> None
         print(f"left out: {refused['reason']}")
     for same in same_pictures(study.to_dict()):
         print(same)
-    at_once = 1 if device == "cuda" else workers
-    print(f"at most about {total / 60 / at_once:.0f} minutes of training steps with {workers} at once on {device}")
+    minutes = total / 60 / (1 if machine.cuda else machine.workers)
+    where = f"with {machine.workers} at once on {machine.device}"
+    print(f"at most about {minutes:.0f} minutes of training steps {where}")
 
 
 def _cells(study: Stages) -> list[Cell]:

@@ -4,16 +4,24 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jsonargparse import ArgumentError
 from torch import nn
 
 from vit.analysis.cost import macs, parameters
-from vit.commandline.errors import one_line
 from vit.commandline.options import VitCLI, choose_accelerator, default_precision
 from vit.data import catalog
 from vit.data.merging import is_coarser
 from vit.data.module import Images
-from vit.experiments.recipe import OWNED, check_size, facts, leave_to_the_grid, net_of, parse, recipe_hash, shape_of
+from vit.experiments.recipe import (
+    OWNED,
+    check_size,
+    data_of,
+    facts,
+    leave_to_the_grid,
+    net_of,
+    parse,
+    recipe_hash,
+    shape_of,
+)
 from vit.experiments.stages import Entry, Origin, Stages, Transfer
 from vit.experiments.starts import LONG, Place, Start, places, starts
 
@@ -49,10 +57,7 @@ class Opened(NamedTuple):
 
     def net(self) -> nn.Module:
         """Raises ValueError in one line where the method refuses the host."""
-        try:
-            return net_of(self.cli, {})
-        except (ArgumentError, ValueError) as error:
-            raise ValueError(one_line(error)) from error
+        return net_of(self.cli, {})
 
 
 class TransferPlan(NamedTuple):
@@ -64,10 +69,7 @@ class TransferPlan(NamedTuple):
 
     def data(self, target: str, seed: int) -> Images:
         """A target as the runs of this seed see it."""
-        cli = self.targets[target].cli
-        config = cli.config.clone()
-        config["data.seed"] = seed
-        return cli.parser.instantiate(config).data
+        return data_of(self.targets[target].cli, seed)
 
 
 class _Desk:

@@ -1,11 +1,8 @@
 """One cell of a transfer study: a pretraining, or a finetuning from it with test and probe; and the row kept of it."""
 
-import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import torch
@@ -22,10 +19,12 @@ from vit.experiments.grid import Cell, of_length
 from vit.experiments.grid import settings as settings_of
 from vit.experiments.runner import (
     SHARED,
+    afresh,
     check_data,
     is_of_place,
     log_file,
     provenance,
+    run_folder,
     started,
     subset_file,
     subset_hash,
@@ -57,19 +56,13 @@ class TwoStage:
     chosen: Mapping[str, Mapping[str, float]]
 
     def __call__(self, cell: Cell) -> dict[str, Any]:
-        """Fit; of a finetuning, test and probe; and describe. A run that was killed is done again, not continued."""
-        path = self.path(cell)
-        if path.exists():
-            rmtree(path)
-        os.environ.update(WANDB_RUN_GROUP=self.folder.resolve().name, WANDB_JOB_TYPE=cell.kind)
-        began, started = time.monotonic(), time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        row = self._pretrain(cell) if cell.kind == "pretrain" else self._finetune(cell)
-        rmtree(path / "checkpoints", ignore_errors=True)
-        return {**row, "started": started, "seconds": round(time.monotonic() - began, 1)}
+        """Fit; of a finetuning, test and probe; and describe, `afresh`."""
+        work = self._pretrain if cell.kind == "pretrain" else self._finetune
+        return afresh(self.folder, cell, lambda: work(cell))
 
     def path(self, cell: Cell) -> Path:
         """Folder of a cell's run."""
-        return self.folder / "runs" / cell.key
+        return run_folder(self.folder, cell)
 
     def log(self, cell: Cell) -> Path:
         """Where a cell's terminal output goes; kept where it failed."""
