@@ -32,7 +32,8 @@ from vit.data.module import Images
 from vit.data.splits import Splits
 from vit.experiments.runner import write_subsets
 from vit.tasks.checkpoint import load_checkpoint
-from vit.tasks.classify import Classifier
+from vit.tasks.classify import Classification, Classifier
+from vit.tasks.distill import Distiller
 from vit.tasks.ema import EMA
 
 
@@ -128,12 +129,12 @@ def test_another_seed_is_another_run(finished: Path, tmp_path: Path) -> None:
     assert not torch.equal(first["head.fc.weight"], second["head.fc.weight"])
 
 
-def stop_in_second_epoch(monkeypatch, error: BaseException) -> None:
-    def stop(self: Classifier) -> None:
+def stop_in_second_epoch(monkeypatch, error: BaseException, task: type[Classification] = Classifier) -> None:
+    def stop(self: Classification) -> None:
         if self.current_epoch == 1:
             raise error
 
-    monkeypatch.setattr(Classifier, "on_train_epoch_start", stop)
+    monkeypatch.setattr(task, "on_train_epoch_start", stop)
 
 
 def test_a_stopped_run_resumes_to_the_same_weights(finished: Path, tmp_path: Path, monkeypatch) -> None:
@@ -147,6 +148,30 @@ def test_a_stopped_run_resumes_to_the_same_weights(finished: Path, tmp_path: Pat
     first, second = weights(finished), weights(folder)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert [row["step"] for row in rows(folder)] == [row["step"] for row in rows(finished)]
+
+
+def test_a_distillation_resumes_to_the_same_weights_and_its_test_needs_no_teacher(
+    finished: Path, folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    args = ["-c", "model/vit_nano", "-c", "distill", f"--model.teacher={folder}", *TINY[2:], "--seed_everything=1"]
+    args += ["--model.net.head=vit.layers.DistilledHead", "--model.net.backbone.prefix=[cls,dist]"]
+    whole = run.fit([*args, "--run", str(tmp_path / "whole")])
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stop here"):
+        stop_in_second_epoch(patch, RuntimeError("stop here"), Distiller)
+        run.fit([*args, "--run", str(tmp_path / "stopped")])
+    assert load_checkpoint(tmp_path / "stopped/checkpoints/last.ckpt")["global_step"] == 3
+    resumed = run.fit(["--resume", str(tmp_path / "stopped")])
+    first, second = weights(whole.folder), weights(resumed.folder)
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    assert (whole.next, resumed.next) == (f"vit test {whole.folder}", f"vit test {resumed.folder}")
+
+    shutil.rmtree(folder)
+    tested = evaluate.test(["--load", str(resumed.folder)])
+    data, net = Images("digits"), vit.load(resumed.folder, "cpu").net
+    data.setup("test")
+    with torch.no_grad():
+        right = [net(batch.images).argmax(dim=1) == batch.labels for batch in data.test_dataloader()]
+    assert tested["n"] == 359 and tested["acc"] == pytest.approx(torch.cat(right).float().mean().item())
 
 
 def test_ctrl_c_is_passed_on_and_stays_usable(tmp_path: Path, monkeypatch) -> None:

@@ -3,6 +3,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
 from tests.helpers import redrawn
 from tests.models.nets import PRETRAINING, pretraining
@@ -68,6 +69,18 @@ def test_predictions_know_where_they_are() -> None:
     )
     guesses = alike.prediction[0, alike.wanted[0]]
     assert (guesses - guesses[:1]).abs().max() < 1e-5
+
+
+def test_the_decoder_gets_every_token_in_its_place() -> None:
+    """By hand, of an encoder without blocks: there each token is what it is among all the others, too."""
+    net = redrawn(pretraining(MAE, depth=0, prefix=("cls", "reg")))
+    images, seen = torch.randn(3, 5, 12, 20).double(), []
+    net.decoder.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    wanted = net(images, torch.rand(3, 15)).wanted
+    tokens = net.decoder_embed(net.backbone(images)[0])
+    patches = torch.where(wanted[..., None], net.mask_token, tokens[:, 2:])
+    placed = net.decoder_pos_embed(patches, net.backbone.grid)
+    assert_close(seen, [torch.cat((tokens[:, :2], placed), dim=1)], rtol=0, atol=1e-12)
 
 
 def test_the_decoder_is_half_as_wide_and_a_third_as_deep_or_as_published() -> None:
