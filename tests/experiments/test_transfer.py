@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from tests.idx import fashion_mnist
 from vit import bundle
@@ -131,6 +132,22 @@ def planned(place: Path, *options: str) -> Stages:
 def test_what_cannot_be_is_refused_in_a_line(place: Path, options: list[str], said: str):
     with pytest.raises(ValueError, match=said):
         planned(place, *options)
+
+
+def test_pictures_without_labels_are_a_source_of_what_needs_none_and_no_target(place: Path):
+    for number in range(9):
+        (place / "own").mkdir(exist_ok=True)
+        Image.new("L", (9, 9), number).save(place / "own" / f"{number}.png")
+    own = f"data/unlabelled={place / 'own'}"
+    study = planned(place, "--sources", own, "--rows", "scratch,mae@*")
+    assert [entry.row for entry in study.entries] == ["scratch", "mae@own"]
+    assert (study.sets["own"]["train"], study.sets["own"]["test"]) == (8, 0)
+    for options, who in (
+        (["--sources", own, "--rows", "supervised@own"], "row 'supervised@own'"),
+        (["--targets", own, "--rows", "scratch"], "a target"),
+    ):
+        with pytest.raises(ValueError, match=f"^{who} needs labels: .* got 'own' with 'unlabelled' alone"):
+            planned(place, *options)
 
 
 def test_coarser_labels_of_the_targets_pictures_are_a_source_and_finer_ones_are_not(tmp_path: Path):
