@@ -99,7 +99,7 @@ def test_pictures_without_labels_are_one_class_to_train_on(tmp_path: Path):
     found = unlabelled(tmp_path)
     assert found.classes == ("unlabelled",) and found.splits.keys() == {"train"} and found.root == tmp_path
     train = found.splits["train"]
-    paths = [path.relative_to(tmp_path).as_posix() for path in train.pictures]  # pyright: ignore
+    paths = [path.relative_to(tmp_path).as_posix() for path in train.pictures]  # pyright: ignore[reportGeneralTypeIssues]
     assert paths == ["2.png", "9/1.png", "10.JPG", "10/a/3.npy"] and train.labels.tolist() == [0] * 4
     assert found.ignored == {"hidden": 2, "not a picture": 1}
     described = catalog.describe("unlabelled", str(tmp_path))

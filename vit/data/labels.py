@@ -8,5 +8,5 @@ def require_labels(data: Description, what: str) -> None:
     if len(data.classes) < 2:
         raise ValueError(
             f"{what} needs labels: expected pictures of at least two classes, got {data.name!r} with "
-            f"{data.classes[0]!r} alone; name labelled pictures, or pretrain without labels by -c pretrain/mae"
+            f"{', '.join(data.classes)!r} alone; name labelled pictures, or pretrain without labels by -c pretrain/mae"
         )
