@@ -39,6 +39,13 @@ def test_the_report(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert picture.format == "PNG" and picture.width > 300
 
 
+def test_pictures_without_labels_are_looked_through(root: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["check", f"data/unlabelled={root}", "--strict"]) == 0
+    said = capsys.readouterr().out
+    assert "data: 20 pictures" in said and "│ unlabelled │ 20 " in said and "smallest class" not in said
+    assert "same picture more than once: 1" in said
+
+
 def test_strict_fails_on_leaks_only(root: Path, capsys: pytest.CaptureFixture[str]):
     assert cli.main(["check", "--strict", str(root)]) == 1
     (root / "test" / "cat" / "0.png").unlink()

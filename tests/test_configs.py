@@ -82,6 +82,14 @@ def test_a_folder_shapes_the_net(tmp_path: Path) -> None:
     assert logits(net_of("quickstart", args=args[:1]), 3, 64) == (2, 3)
 
 
+def test_pictures_without_labels_shape_a_net_to_pretrain(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.png").touch()
+    net = net_of("model/vit_pico", "pretrain/mae", "data/unlabelled", args=(f"--data.root={tmp_path}",))
+    assert type(net).__name__ == "MAE" and net.backbone.in_chans == 3
+    assert net.backbone.grid[0] * net.backbone.patch_size[0] == 64
+
+
 STACKS = [  # a parse takes two seconds, so that one model goes for all but `make slow`
     pytest.param(model, name, marks=[] if model == "quickstart" else [pytest.mark.slow])
     for model in ("quickstart", "model/vit_nano", "model/conformer_pico")

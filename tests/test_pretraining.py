@@ -3,11 +3,13 @@
 import csv
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from tests.helpers import TINY
@@ -98,6 +100,80 @@ def test_a_model_overlay_after_pretraining_is_told_to_go_before(tmp_path: Path) 
     with pytest.raises(ValueError, match=r"-c pretrain/mae goes after -c model/NAME"):
         run.fit(["-c", "pretrain/mae", *TINY, "--run", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
+
+
+SHORT = [
+    "--model.net.backbone.embed_dim=16",
+    "--model.net.backbone.depth=1",
+    "--trainer.max_epochs=2",
+    "--data.batch_size=4",
+    "--trainer.limit_train_batches=3",
+]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty pictures without labels, some of them in folders."""
+    root, drawn = tmp_path_factory.mktemp("own") / "pictures", np.random.default_rng(0)
+    for number in range(20):
+        path = root / ("", "a", "a/b")[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(drawn.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def alone(pictures: Path) -> run.Run:
+    """Pretrained on them."""
+    fit = ["-c", "model/vit_pico", "-c", "pretrain/mae", "-c", "data/unlabelled", f"--data.root={pictures}", *SHORT]
+    return run.fit([*fit, "--data.img_size=16", "--run", str(pictures.parent / "mae")])
+
+
+def test_pictures_without_labels_are_pretrained_on_validated_and_resumed(alone: run.Run, pictures: Path) -> None:
+    record = json.loads((alone.folder / "model.json").read_text())
+    assert record["data"]["num_train"] == 18 and record["classes"] == ["unlabelled"]
+    assert "features/rank" in alone.metrics and not any("probe" in name for name in alone.metrics)
+    names = {path.name for path in alone.folder.iterdir()}
+    assert {"reconstructions.png", "curves.png", "report.html", "README.md"} <= names
+    assert "MAE</td>" in (alone.folder / "report.html").read_text()
+    assert (
+        "It gives every picture a vector, not a class.\nPretrained on: pictures, 18 pictures"
+        in (alone.folder / "README.md").read_text()
+    )
+    load = ["--load", str(alone.folder)]
+    assert evaluate.validate(load)["val/loss"] == pytest.approx(alone.metrics["val/loss"], rel=1e-5)
+    other = shutil.copytree(pictures / "a", pictures.parent / "other")
+    assert evaluate.validate([*load, f"--data.root={other}"])["val/loss"] > 0
+    more = run.fit(["--resume", str(alone.folder), "--trainer.max_epochs=3"])
+    assert np.isfinite(more.metrics["val/loss"]) and len(json.loads((more.folder / "fit.json").read_text())) == 2
+
+
+def test_a_classifier_starts_from_pictures_without_labels(alone: run.Run, tmp_path: Path) -> None:
+    for number in range(12):
+        path = tmp_path / "labelled" / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (number, 99, 9)).save(path)
+    args = ["-c", "finetune", f"--model.init_from={alone.folder}", f"--data.root={tmp_path / 'labelled'}"]
+    done = run.fit([*args, "--trainer.max_epochs=1", "--data.img_size=16", "--run", str(tmp_path / "run")])
+    assert bundle.load(done.folder, "cpu").classes == ("cat", "dog")
+
+
+def test_what_learns_from_labels_refuses_pictures_without(alone: run.Run, pictures: Path, finished, tmp_path, capsys):
+    data = ["--data.dataset=unlabelled", f"--data.root={pictures}"]
+    refused = "needs labels: expected pictures of at least two classes, got 'pictures' with 'unlabelled' alone; "
+    out = ["--out", str(tmp_path / "out")]
+    for words, who in (
+        (["fit", *TINY, *data, "--run", str(tmp_path / "run")], "a classifier"),
+        (["fit", *TINY, "-c", "task/label_tokens", *data, "--run", str(tmp_path / "run")], "labelling patches"),
+        (["probe", str(alone.folder)], "vit probe"),
+        (["test", str(finished), *data, "--data.channels=1"], "vit test"),
+        (["study", "data-size", *data, *out], "a study"),
+        (["study", "mechanisms", "--vary", "readout", *data, *out], "a study"),
+    ):
+        assert cli.main(words) == 2, words
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"vit: {who} {refused}"), (words, line)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -128,11 +128,12 @@ def _facts(found: Survey) -> Sequence[str]:
         sides = np.array([picture.size for picture in sound])
         (left, top), (right, bottom), middle = sides.min(axis=0), sides.max(axis=0), np.median(sides, axis=0)
         facts.append(f"width x height: {left}x{top} to {right}x{bottom}, median {middle[0]:.0f}x{middle[1]:.0f}")
-    smallest = int(np.argmin(found.counts["train"]))
-    facts.append(
-        f"smallest class to train on: {found.classes[smallest]}, {found.counts['train'][smallest]:,}; "
-        f"the largest has {found.imbalance:.1f} times as many"
-    )
+    if len(found.classes) > 1:
+        smallest = int(np.argmin(found.counts["train"]))
+        facts.append(
+            f"smallest class to train on: {found.classes[smallest]}, {found.counts['train'][smallest]:,}; "
+            f"the largest has {found.imbalance:.1f} times as many"
+        )
     if any(found.ignored.values()):
         facts.append(f"passed over: {_counted(Counter(found.ignored))}")
     return facts

@@ -19,6 +19,7 @@ from vit.commandline.quiet import quiet
 from vit.commandline.testable import check_classes, check_other, check_splits
 from vit.commandline.trained import Trained, open_trained, refuse_other_scale
 from vit.data import catalog
+from vit.data.labels import require_labels
 from vit.data.source import Batch
 from vit.files import write_atomically
 from vit.layers import pair
@@ -145,6 +146,8 @@ def _evaluation(command: Literal["validate", "test", "predict"], args: list[str]
         raise ValueError(f"the model takes pictures of {own.channels} channels, got {now.channels}")
     refuse_other_scale(trained, now)
     cli.datamodule.preprocessing = replace(own, img_size=size, value_range=values)
+    if command == "test":
+        require_labels(cli.datamodule.description, "vit test")
     if command != "predict":
         check_classes(trained.classes, cli.datamodule.classes)
     if command != "predict" and (own_data or trained.manifest_hash == cli.datamodule.manifest_hash):
@@ -163,7 +166,7 @@ def _data(command: str, data: dict[str, Any], args: list[str]) -> dict[str, Any]
     void = set()
     if command == "predict":
         void = {"dataset", "root", "merge_classes"}
-    elif "--data.root" in given and data.get("dataset") in catalog.LAYOUTS:
+    elif "--data.root" in given and data.get("dataset") in catalog.RECOGNISED:
         void = {"dataset"}
     return {name: value for name, value in data.items() if name not in void}
 

@@ -20,6 +20,7 @@ from vit.commandline.errors import one_line
 from vit.commandline.options import integers_first
 from vit.commandline.quiet import quiet
 from vit.commandline.trained import Trained, open_trained, refuse_other_scale
+from vit.data.labels import require_labels
 from vit.data.module import Images
 from vit.environment import environment
 from vit.files import write_atomically
@@ -60,6 +61,7 @@ def probe(args: list[str]) -> dict[str, Any]:
         trained = open_trained(model)
         data = _data(trained, args)
         net = trained.net.to("cuda" if torch.cuda.is_available() else "cpu")
+        require_labels(data.description, "vit probe")
         data.setup("fit")
         _check_shots(max(counts), data)
         train, labels = gathered(net, data.excerpt("train", data.num_train))

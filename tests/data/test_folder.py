@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vit.data.folder import expand, scan
+from vit.data import catalog
+from vit.data.folder import expand, scan, unlabelled
 
 
 def touch(root: Path, *names: str) -> None:
@@ -65,8 +66,8 @@ def test_what_is_not_a_picture_is_counted(tmp_path: Path):
     ("names", "message"),
     [
         ([], "an empty folder"),
-        (["1.png", "2.png"], "2 files but no folder"),
-        (["a/1.png", "a/2.png"], "at least two class folders, found one: a"),
+        (["1.png", "2.png"], "2 files but no folder; without labels, pretraining takes -c data/unlabelled$"),
+        (["a/1.png", "a/2.png"], "at least two class folders, found one: a; without labels, .* -c data/unlabelled$"),
         (["a/1.png", "b/notes.txt"], r"b: expected pictures .* found none"),
         (
             ["a/x/1.png", "a/y/1.png"],
@@ -90,6 +91,54 @@ def test_no_folder(tmp_path: Path):
     touch(tmp_path, "file")
     with pytest.raises(ValueError, match="found a file"):
         scan(tmp_path / "file")
+
+
+def test_pictures_without_labels_are_one_class_to_train_on(tmp_path: Path):
+    names = ["2.png", "9/1.png", "10.JPG", "10/a/3.npy"]
+    touch(tmp_path, *names, ".no/4.png", "10/.5.png", "10/notes.txt")
+    found = unlabelled(tmp_path)
+    assert found.classes == ("unlabelled",) and found.splits.keys() == {"train"} and found.root == tmp_path
+    train = found.splits["train"]
+    paths = [path.relative_to(tmp_path).as_posix() for path in train.pictures]  # pyright: ignore[reportGeneralTypeIssues]
+    assert paths == ["2.png", "9/1.png", "10.JPG", "10/a/3.npy"] and train.labels.tolist() == [0] * 4
+    assert found.ignored == {"hidden": 2, "not a picture": 1}
+    described = catalog.describe("unlabelled", str(tmp_path))
+    assert described == catalog.Description(tmp_path.name, ("unlabelled",), 3, (64, 64))
+    assert catalog.preprocessing("unlabelled", str(tmp_path)).mean == (0.485, 0.456, 0.406)
+
+
+def test_pictures_without_labels_are_identified_as_files_are(tmp_path: Path):
+    touch(tmp_path, "1.png", "a/2.png")
+    first = catalog.identify("unlabelled", str(tmp_path))
+    assert first.prints.keys() == {"train"} and len(first.prints["train"].values) == 2
+    (tmp_path / "a" / "2.png").write_bytes(b"other")
+    second = catalog.manifest("unlabelled", str(tmp_path))
+    (tmp_path / "a" / "2.png").rename(tmp_path / "2.png")
+    assert len({first.manifest_hash, second, catalog.manifest("unlabelled", str(tmp_path))}) == 3
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("absent", "expected a folder of pictures, found nothing"),
+        ("some/notes.txt", "expected a folder of pictures, found a file"),
+        ("some", r"expected pictures in it or below \(.*\.png.*\), found none among 1 files"),
+        ("empty", "found no file"),
+    ],
+)
+def test_no_pictures_to_pretrain_on(tmp_path: Path, place: str, message: str):
+    touch(tmp_path, "some/notes.txt", "some/.1.png")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=message) as caught:
+        unlabelled(tmp_path / place)
+    assert str(tmp_path / place) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_pictures_without_labels_are_named_as_such_whatever_their_folder_is_called(tmp_path: Path):
+    touch(tmp_path / "my.unlabelled", "a/1.png", "b/1.png")
+    assert catalog.resolve(None, str(tmp_path / "my.unlabelled")) == "folder"
+    with pytest.raises(ValueError, match=r"'unlabelled' needs its place: --data\.root FOLDER"):
+        catalog.resolve("unlabelled", None)
 
 
 def test_expand_files_folders_and_patterns(tmp_path: Path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from tests.idx import fashion_mnist
 from vit import bundle
@@ -131,6 +132,29 @@ def planned(place: Path, *options: str) -> Stages:
 def test_what_cannot_be_is_refused_in_a_line(place: Path, options: list[str], said: str):
     with pytest.raises(ValueError, match=said):
         planned(place, *options)
+
+
+def own_pictures(place: Path) -> str:
+    """Nine pictures without labels, as a source or target is named."""
+    (place / "own").mkdir(exist_ok=True)
+    for number in range(9):
+        Image.new("L", (9, 9), number).save(place / "own" / f"{number}.png")
+    return f"data/unlabelled={place / 'own'}"
+
+
+def test_pictures_without_labels_are_no_source_of_what_needs_some(place: Path):
+    with pytest.raises(ValueError, match=r"^row 'supervised@own' needs labels: .* got 'own' with 'unlabelled' alone"):
+        planned(place, "--sources", own_pictures(place), "--rows", "supervised@own")
+
+
+@pytest.mark.slow
+def test_pictures_without_labels_are_a_source_of_what_needs_none_and_no_target(place: Path):
+    own = own_pictures(place)
+    study = planned(place, "--sources", own, "--rows", "scratch,mae@*")
+    assert [entry.row for entry in study.entries] == ["scratch", "mae@own"]
+    assert (study.sets["own"]["train"], study.sets["own"]["test"]) == (8, 0)
+    with pytest.raises(ValueError, match=r"^a target needs labels: .* got 'own' with 'unlabelled' alone"):
+        planned(place, "--targets", own, "--rows", "scratch")
 
 
 def test_coarser_labels_of_the_targets_pictures_are_a_source_and_finer_ones_are_not(tmp_path: Path):

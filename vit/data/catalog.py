@@ -24,7 +24,9 @@ Size = tuple[int, int]
 Split = Literal["train", "val", "test"]
 DOWNLOADS = "data"  # where torchvision's sets go and are looked for unless a root is given
 STREAMS: dict[Split, tuple[int, int]] = {"train": (1, 1_000_000), "val": (2, 5_000), "test": (3, 10_000)}  # seed, count
-LAYOUTS = {"folder": folder.scan, "csv": table.scan, "npz": arrays.scan}
+LAYOUTS = {"folder": folder.scan, "csv": table.scan, "npz": arrays.scan, folder.UNLABELLED: folder.unlabelled}
+FILES = ("csv", "npz")  # layouts of a single file
+RECOGNISED = ("folder", *FILES)  # by what lies at the root; pictures alone have to be named
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def resolve(dataset: str | None, root: str | None) -> str:
         hint = did_you_mean(name, ENTRIES, cutoff=0.5)
         raise ValueError(f"unknown data set {name!r}, expected one of {', '.join(ENTRIES)}{hint}")
     if name in LAYOUTS and not root:
-        raise ValueError(f"data set {name!r} needs its place: --data.root {'FOLDER' if name == 'folder' else 'FILE'}")
+        raise ValueError(f"data set {name!r} needs its place: --data.root {'FILE' if name in FILES else 'FOLDER'}")
     if name in ("digits", *SCENES) and root:
         raise ValueError(f"data set {name!r} is read from no folder, got root {root}: leave one of the two out")
     return name
@@ -71,7 +73,7 @@ def resolve(dataset: str | None, root: str | None) -> str:
 
 def _recognise(root: Path) -> str:
     """A table of pictures comes before the folders it may list, and what is not there is called a folder."""
-    if (suffix := root.suffix.lower().lstrip(".")) in LAYOUTS:
+    if (suffix := root.suffix.lower().lstrip(".")) in FILES:
         return suffix
     if not root.is_dir():
         return "folder"

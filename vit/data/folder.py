@@ -1,4 +1,4 @@
-"""A folder of class folders: `root/class/*.png`, or `root/{train,val,test}/class/*.png`."""
+"""A folder of class folders, `root/class/*.png` or `root/{train,val,test}/class/*.png`; or of pictures alone."""
 
 import os
 import warnings
@@ -14,6 +14,8 @@ from vit.data.listing import Listing, natural, shown, with_test
 from vit.data.source import Source
 
 Files = list[tuple[Path, str]]  # picture, class name
+UNLABELLED = "unlabelled"
+HINT = f"without labels, pretraining takes -c data/{UNLABELLED}"
 
 
 def scan(root: str | Path) -> Listing:
@@ -38,12 +40,32 @@ def scan(root: str | Path) -> Listing:
     classes = tuple(dict.fromkeys(name for _, name in train))
     if len(classes) < 2:
         raise ValueError(
-            f"{parts.get('train', root)}: expected at least two class folders, found one: {shown(classes)}"
+            f"{parts.get('train', root)}: expected at least two class folders, found one: {shown(classes)}; {HINT}"
         )
     splits = {"train": _labelled(train, classes)}
     for name in parts.keys() - {"train"}:
         splits[name] = _labelled(_read(parts[name], ignored), classes)
     return Listing(root, classes, with_test(splits), ignored)
+
+
+def unlabelled(root: str | Path) -> Listing:
+    """List all pictures below a folder, at any depth, as one class to pretrain on; none is opened.
+
+    There is no test split: nothing is held out that nobody can test on.
+
+    Raises:
+        ValueError: no such folder, or no picture below it.
+    """
+    root, ignored = Path(root), Counter[str]()
+    if not root.is_dir():
+        raise ValueError(f"{root}: expected a folder of pictures, found {'a file' if root.exists() else 'nothing'}")
+    seen = _visible(root, ignored)
+    pictures = _pictures(seen)
+    ignored["not a picture"] += len(seen) - len(pictures)
+    if not pictures:
+        found = f"none among {len(seen):,} files" if seen else "no file"
+        raise ValueError(f"{root}: expected pictures in it or below ({', '.join(sorted(SUFFIXES))}), found {found}")
+    return Listing(root, (UNLABELLED,), {"train": Source(pictures, np.zeros(len(pictures), dtype=np.int64))}, ignored)
 
 
 def expand(pictures: Sequence[str]) -> list[Path]:
@@ -67,13 +89,19 @@ def expand(pictures: Sequence[str]) -> list[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
-    """Hidden is what lies hidden below the folder, not what leads to it."""
-    found = [path for path in folder.rglob("*") if path.is_file()]
-    seen = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    seen = _visible(folder, Counter())
     if others := Counter(path.suffix.lower() or path.name for path in seen if path.suffix.lower() not in SUFFIXES):
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
         warnings.warn(f"{folder}: passed over, being no pictures that vit reads: {kinds}", stacklevel=2)
     return _pictures(seen)
+
+
+def _visible(folder: Path, ignored: Counter[str]) -> list[Path]:
+    """Files below a folder. Hidden is what lies hidden below it, not what leads to it."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    seen = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    ignored["hidden"] += len(found) - len(seen)
+    return seen
 
 
 def _matching(pattern: str) -> list[Path]:
@@ -101,7 +129,7 @@ def _read(folder: Path, ignored: Counter[str]) -> Files:
     entries = _entries(folder, ignored)
     names = [entry.name for entry in entries if entry.is_dir()]
     if not names:
-        found = f"{len(entries)} files but no folder" if entries else "an empty folder"
+        found = f"{len(entries)} files but no folder; {HINT}" if entries else "an empty folder"
         raise ValueError(f"{folder}: expected class folders with pictures in them, found {found}")
     ignored["not a picture"] += len(entries) - len(names)
     return [(path, name) for name in names for path in _read_class(folder / name, ignored)]

@@ -15,6 +15,7 @@ from vit.data.subset import carve
 DIGITS_TEST_FRACTION, DIGITS_TEST_SEED = 0.2, 0
 SCENES: dict[str, Task] = {"scenes_texture": "texture", "scenes_shape": "shape", "scenes_relation": "relation"}
 SPREAD: dict[Task, float] = {"texture": 0.285, "shape": 0.285, "relation": 0.124}  # of a channel
+OWN = ("folder", "csv", "npz", "unlabelled")
 FASHION = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
 CIFAR10 = "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck"
 CIFAR100 = (
@@ -57,7 +58,7 @@ ENTRIES = {
     "cifar100": Entry(CIFAR100, 32, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), "cifar-100-python"),
     **{name: Entry(",".join(CLASSES[task]), SIDE, (0.5,) * 3, (SPREAD[task],) * 3) for name, task in SCENES.items()},
     # Of what a user brings the mean and std of ImageNet; the side of an npz is its own.
-    **dict.fromkeys(("folder", "csv", "npz"), Entry("", 64, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
+    **dict.fromkeys(OWN, Entry("", 64, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))),
 }
 TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 

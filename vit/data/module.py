@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Images(L.LightningDataModule):
-    """Labelled pictures: a known set, a folder of class folders, a table (CSV) or arrays (npz).
+    """Pictures: a known set, a folder of class folders, a table (CSV), arrays (npz), or a folder without labels.
 
     Validation is carved from train (stratified, by `seed`, groups kept together) unless the set has a `val` of its own;
     test is read by `test` only.  Order and augmentation depend on (seed, epoch, sample) alone: a resumed run continues
@@ -36,9 +36,10 @@ class Images(L.LightningDataModule):
 
     Args:
         dataset: One of digits, mnist, fashion_mnist, cifar10, cifar100, scenes_texture, scenes_shape, scenes_relation,
-            folder, csv, npz. Default: by what lies at the root, without one digits.
+            folder, csv, npz, unlabelled. Default: by what lies at the root, without one digits.
         root: A folder of class folders (class/*.png, or train/class/*.png and maybe val/, test/); a CSV file (path,
-            label, maybe split, group); an npz file (train_images, ...); or a downloaded set's place (default: data/).
+            label, maybe split, group); an npz file (train_images, ...); pictures at any depth (unlabelled); or a
+            downloaded set's place (default: data/).
         img_size: Height and width in pixels, one number for a square. Default: the set's own size; 64 for a folder.
         channels: 1 for grey, 3 for RGB. Default: the set's own; 3 for a folder.
         value_range: Values of black and white, [0,4095] for instance, where pictures have more than 8 bits. Default:

@@ -157,5 +157,6 @@ class Splits:
 
     def _load(self, split: catalog.Split) -> Source:
         source = catalog.load(self.dataset, self.root, split)
-        assert source is not None, f"every set has a {split} split"
+        if source is None:
+            raise ValueError(f"{self.root}: pictures without labels have no {split} split, name labelled ones")
         return source

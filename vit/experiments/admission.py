@@ -8,6 +8,7 @@ from torch import nn
 
 from vit.analysis.cost import parameters
 from vit.commandline.options import VitCLI, choose_accelerator, default_precision
+from vit.data.labels import require_labels
 from vit.data.module import Images
 from vit.experiments import axes
 from vit.experiments.arms import TOLERANCE, Candidate, Goal, arm, turned
@@ -57,6 +58,7 @@ def compare(settings: Mechanisms, configs: Sequence[str], options: Sequence[str]
     names = axes.select(settings.vary, settings.arms, reference)
     first = parse([*settings.host, reference], settings.fit, configs, options)
     data: Images = first.parser.instantiate(first.config).data
+    require_labels(data.description, "a study")
     size = settings.train_size or len(data.nested_order)
     check_size(size, data)
     grids = {patch: _grid(shape_of(data), patch) for patch in (*settings.patch, *settings.timed_patch)}

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from vit.commandline.options import choose_accelerator, default_precision
+from vit.data.labels import require_labels
 from vit.data.module import Images
 from vit.experiments import arms
 from vit.experiments.arms import Candidate, Match
@@ -111,6 +112,7 @@ def plan(settings: DataSize, configs: Sequence[str], options: Sequence[str]) -> 
     parsed = {name: parse(arm.configs, settings.fit, configs, options) for name, arm in candidates.items()}
     first = next(iter(parsed.values()))
     data: Images = first.parser.instantiate(first.config).data
+    require_labels(data.description, "a study")
     sizes = _sizes(settings.sizes, data)
     tune_size = settings.tune_size or sizes[(len(sizes) - 1) // 2]
     check_size(tune_size, data)

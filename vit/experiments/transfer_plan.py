@@ -9,6 +9,7 @@ from torch import nn
 from vit.analysis.cost import macs, parameters
 from vit.commandline.options import VitCLI, choose_accelerator, default_precision
 from vit.data import catalog
+from vit.data.labels import require_labels
 from vit.data.merging import is_coarser
 from vit.data.module import Images
 from vit.experiments.recipe import (
@@ -98,6 +99,7 @@ class _Desk:
             ValueError: too few pictures for the labels asked for, or a host that a method refuses.
         """
         opened = self.targets[target] = self._open(target, self.settings.host, self.settings.fit)
+        require_labels(opened.data.description, "a target")
         check_size(self.settings.labels, opened.data)
         net = opened.net()
         counts = parameters(net), macs(net, shape_of(opened.data))
@@ -118,6 +120,8 @@ class _Desk:
         if name not in self.pretrained:
             overlays = [*self.settings.host, *self.settings.methods[method]]
             opened = self._open(source, overlays, merged(self.settings.fit, self.settings.pretrain))
+            if opened.labelled:
+                require_labels(opened.data.description, f"row {name!r}")
             opened.net()
             self.pretrained[name] = Origin(name, method, source, opened.data.batch_size), opened
         return name

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from vit.data.labels import require_labels
 from vit.data.mixing import Mixing
 from vit.data.module import Batch
 from vit.layers import Choice
@@ -76,13 +77,14 @@ class Classification(Task):
 
     @override
     def setup(self, stage: str) -> None:
-        """Raises ValueError for a net that gives no logits: typed as a module, so that any that does will do."""
+        """Raises ValueError for a net that gives no logits, typed as a module so that any will do; or for one class."""
         if isinstance(self.net, Pretraining | TokenLabels):
             name = type(self.net).__name__
             raise ValueError(f"a classifier trains a net that gives a logit for each class of a picture, got a {name}")
         super().setup(stage)
         if stage != "fit":
             return
+        require_labels(self.data.description, "a classifier")
         self.class_weights = class_weights(self.criterion.class_weights, self.data.class_counts)
         if self.init_from is not None and self.trainer.ckpt_path is None:  # a resumed run has its weights already
             loaded = begin(self.net, self.init_from, self.data.classes, self.init_allow)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from vit.data.labels import require_labels
 from vit.data.masked import MaskedBatch
 from vit.layers import Size
 from vit.models import TokenLabels
@@ -61,6 +62,8 @@ class LabelTokens(Task):
         super().setup(stage)
         if not isinstance(self.net, TokenLabels):
             raise ValueError(f"labelling patches trains a vit.models.TokenLabels, got a {type(self.net).__name__}")
+        if stage == "fit":
+            require_labels(self.data.description, "labelling patches")
         if not self.data.masks:
             raise ValueError("labelling patches needs masks: --data.masks true, of scenes_shape or scenes_texture")
 
