@@ -132,7 +132,9 @@ def test_an_unknown_config_lists_the_nearest() -> None:
 BAD = {
     "unknown config": (["fit", "-c", "quikstart"], "did you mean 'quickstart'?"),
     "missing config file": (["fit", "-c", "nowhere/mine.yaml"], "no config 'nowhere/mine.yaml'"),
-    "no model": (["fit"], "missing model.net"),
+    "no model": (["fit"], "missing model.net: -c quickstart or -c model/NAME sets one"),
+    "no start": (["fit", "-c", "finetune"], "--model.init_from RUN takes that of trained weights"),
+    "no teacher": (["fit", "-c", "quickstart", "-c", "distill"], "--model.teacher RUN is the trained classifier"),
     "unknown class": (["fit", "-c", "quickstart", "--model.net", "vit.models.Vit"], "did you mean 'ViT'?"),
     "misspelt option": (["fit", "-c", "quickstart", "--data.rot", "x"], "did you mean '--data.root'?"),
     "patch size": (

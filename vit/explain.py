@@ -3,13 +3,19 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
-if TYPE_CHECKING:  # torch and matplotlib load when something is explained, not when `vit --help` lists this command
-    from matplotlib.figure import Figure
+import torch
+from matplotlib.figure import Figure
 
-    from vit.bundle import Model
-    from vit.data.images import Picture
+from vit.analysis.plots import overlay
+from vit.analysis.rollout import rollout_map
+from vit.bundle import Model
+from vit.commandline.trained import open_trained
+from vit.data.folder import expand
+from vit.data.images import Picture
+from vit.files import write_atomically
+from vit.models.pretraining import refuse_pretrained
 
 CAVEAT = "the same whatever the answer; ignores values and MLPs"
 
@@ -33,10 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", metavar="DIR", help="where the pictures go (default: MODEL/explain)")
     arguments = parser.parse_args(argv)
 
-    from vit.commandline.trained import open_trained
-    from vit.data.folder import expand
-    from vit.models.pretraining import refuse_pretrained
-
     pictures = expand(arguments.pictures)
     trained = open_trained(arguments.model)
     refuse_pretrained(trained.net, trained.folder)
@@ -53,7 +55,7 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; expected vit explain MODEL PICTURES [--out DIR]")
 
 
-def explain(model: "Model", pictures: Sequence[str | Path], out: str | Path) -> list[Path]:
+def explain(model: Model, pictures: Sequence[str | Path], out: str | Path) -> list[Path]:
     """Write ``out/<stem>-rollout.png`` for each picture and return the paths in order.
 
     Pictures of the same stem are numbered in order: ``x-rollout.png``, ``x-2-rollout.png``. All pictures are read
@@ -62,8 +64,6 @@ def explain(model: "Model", pictures: Sequence[str | Path], out: str | Path) -> 
     Raises:
         ValueError: an unreadable picture, or a model without attention.
     """
-    from vit.files import write_atomically
-
     sources = [Path(picture) for picture in pictures]
     targets = [Path(out) / f"{name}-rollout.png" for name in _unique([source.stem for source in sources])]
     pixels = [model.preprocessing.pixels(source) for source in sources]
@@ -73,7 +73,7 @@ def explain(model: "Model", pictures: Sequence[str | Path], out: str | Path) -> 
     return targets
 
 
-def rollout_figure(model: "Model", picture: "Picture", name: str = "") -> "Figure":
+def rollout_figure(model: Model, picture: Picture, name: str = "") -> Figure:
     """The picture as the model sees it beside its attention rollout; the title has the likeliest answers.
 
     Args:
@@ -84,11 +84,6 @@ def rollout_figure(model: "Model", picture: "Picture", name: str = "") -> "Figur
     Raises:
         ValueError: an unreadable picture, or a model without attention.
     """
-    import torch
-
-    from vit.analysis.plots import overlay
-    from vit.analysis.rollout import rollout_map
-
     pixels = model.preprocessing.pixels(picture)
     images = model.preprocessing.normalise(torch.from_numpy(pixels[None]))
     seen = rollout_map(model.net, images.to(next(model.net.parameters()).device))

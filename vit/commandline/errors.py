@@ -121,10 +121,18 @@ def _no_union_member(match: re.Match[str], text: str, keys: list[str]) -> str:
     return f"{_key(match, text)}: expected {' or '.join(names)}, got {_shorten(match['value'].strip(), 80)!r}"
 
 
+SETTLED = "-c quickstart sets what a run needs; before your own config, -c study/cpu what a study needs"
+SETTLED_BY = {
+    "net": "-c quickstart or -c model/NAME sets one, and --model.init_from RUN takes that of trained weights",
+    "teacher": "--model.teacher RUN is the trained classifier to learn from",
+}
+
+
 def _missing(match: re.Match[str], text: str, keys: list[str]) -> str:
     names = [_key(match, text, name.strip()) for name in match["names"].splitlines()[0].split(",")]
-    settled_by = "-c quickstart sets what a run needs; before your own config, -c study/cpu what a study needs"
-    return f"missing {' and '.join(names).rstrip('.')}: {settled_by}"
+    names = [name.rstrip(".") for name in names]
+    advice = SETTLED_BY.get(names[0].rpartition(".")[2], SETTLED) if len(names) == 1 else SETTLED
+    return f"missing {' and '.join(names)}: {advice}"
 
 
 Explain = Callable[[re.Match[str], str, list[str]], str]

@@ -122,7 +122,7 @@ def _refuse_missing_part(now: Said, before: Said) -> None:
     if takes_over and "backbone" not in there:
         raise ValueError(
             f"{now.name} takes the backbone of the net before it, and {owner} has none: expected a ViT or a hybrid, "
-            "such as -c model/vit_nano or -c model/conformer_nano; a CNN can only be trained to classify"
+            "such as -c model/vit_nano, or -c model/conformer_nano for simmim; a CNN can only be trained to classify"
         )
 
 
