@@ -72,7 +72,7 @@ CASES = [
     (
         ["--data.dataset", "digit"],
         "unknown data set 'digit', expected one of digits, mnist, fashion_mnist, cifar10, cifar100, "
-        "scenes_texture, scenes_shape, scenes_relation, folder, csv, npz; "
+        "scenes_texture, scenes_shape, scenes_relation, folder, csv, npz, unlabelled; "
         "did you mean 'digits'?",
     ),
     (["--data.root", "nowhere"], "nowhere: expected a folder of class folders, found nothing"),
