@@ -9,7 +9,9 @@ import torch
 from beartype import BeartypeConf, beartype
 
 typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int may stand for a float
-jaxtyping.install_import_hook(["vit.tokens", "vit.attention", "vit.layers", "vit.models"], "tests.conftest.typechecker")
+jaxtyping.install_import_hook(
+    ["vit.checks", "vit.tokens", "vit.attention", "vit.layers", "vit.models"], "tests.conftest.typechecker"
+)
 
 torch.set_num_threads(1)
 
@@ -19,7 +21,7 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run; not to be written to."""
     from tests.helpers import TINY  # only now: what it imports has to be type-checked

@@ -22,7 +22,7 @@ def test_the_reference_comes_first_whether_asked_for_or_not():
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (["pool/mpa"], "unknown arm 'pool/mpa' of --vary readout: expected some of pool/.*did you mean 'pool/map'"),
+        (["pool/maps"], "unknown arm 'pool/maps' of --vary readout: expected some of pool/.*did you mean 'pool/map'"),
         (["attention/softmax"], "unknown arm 'attention/softmax' of --vary readout"),
         (["pool/map", "pool/map"], "each once, got pool/map, pool/map"),
         ([], "at least one arm"),

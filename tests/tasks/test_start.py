@@ -15,7 +15,7 @@ from vit.layers import Block, Head, MapPool, MeanPool, Mlp, Rotary2d, SelfAttent
 from vit.models import CNN, MAE, Backbone, ViT, to_timm
 from vit.tasks.classify import Classifier
 from vit.tasks.ema import EMA
-from vit.tasks.start import architecture, begin, open_source, weights_of
+from vit.tasks.start import begin, open_source, origin, weights_of
 
 CLASSES = [str(digit) for digit in range(10)]
 GREY = Preprocessing((8, 8), 1, (0.5,), (0.25,))
@@ -95,7 +95,7 @@ def test_a_file_may_hold_our_names_or_timms(tmp_path) -> None:
         net = vit()
         begin(net, str(file), CLASSES)
         assert_close(dict(net.state_dict()), dict(donor.state_dict()))
-        assert architecture(str(file)) is None
+        assert origin(str(file)) is None
     with pytest.raises(ValueError, match="expected a plain ViT to fill, got parts with no seat there"):
         begin(
             vit(block=partial(Block, mixer=partial(SelfAttention, num_heads=2, rotary=Rotary2d))), str(theirs), CLASSES

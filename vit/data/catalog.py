@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -109,6 +110,8 @@ def preprocessing(
         height, width, own = arrays.shape(str(root)) or (height, width, own)
     side = (height, width) if img_size is None else img_size
     channels = own if channels is None else channels
+    if std is not None and not all(0 < value < math.inf for value in std):
+        raise ValueError(f"std must be above 0, got {list(std)}")
     mean, std = (_each(given, channels) for given in (mean or entry.mean, std or entry.std))
     size = (side, side) if isinstance(side, int) else (side[0], side[1])
     return Preprocessing(size, channels, mean, std, None if value_range is None else (value_range[0], value_range[1]))

@@ -142,8 +142,6 @@ class Preprocessing:
             raise ValueError(f"img_size must be positive, got {self.img_size[0]}x{self.img_size[1]}")
         if not len(self.mean) == len(self.std) == self.channels:
             raise ValueError(f"expected {self.channels} means and stds, got {len(self.mean)} and {len(self.std)}")
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be above 0, got {self.std}")
         if self.value_range is not None and not -np.inf < self.value_range[0] < self.value_range[1] < np.inf:
             raise ValueError(f"value_range must be the values of black and white, got {self.value_range}")
 
