@@ -55,9 +55,9 @@ def test_overlays_on_digits() -> None:
         for path in (ROOT / "configs").rglob("*.yaml")
         if "digits_overlays.jsonl" in path.read_text()
     }
-    assert said.keys() == stacks.keys()
-    for name, accuracy in stacks.items():
-        assert f": {accuracy:.1f} % (seed 0, results/digits_overlays.jsonl)" in said[name], name
+    assert said and said.keys() <= stacks.keys(), "the others say what three seeds of a study do"
+    for name, text in said.items():
+        assert f": {stacks[name]:.1f} % (seed 0, results/digits_overlays.jsonl)" in text, name
 
 
 def test_fashion_mnist() -> None:
@@ -192,7 +192,7 @@ def test_mechanisms(axis: str) -> None:
         assert f"{said} (results/mechanisms-{axis})" in header or f"(results/mechanisms-{axis})" not in header
     parts = (path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "study")
     shown = [path for path in parts if f"(results/mechanisms-{axis})" in path.read_text()]
-    assert claimed == len(shown) and (claimed > 2) == (axis != "position")
+    assert claimed == len(shown) and claimed > 2
 
 
 def test_mixers_in_one_host() -> None:
@@ -227,7 +227,9 @@ def test_mechanisms_added_later() -> None:
     """By the recipe of those studies, which had no such arms."""
     added: dict[str, list[float]] = {}
     for record in records("mechanisms_added"):
-        (name,) = re.findall(r"-c ((?:attention|block|position)/(?!sincos2d)\S+)", record["fit"][0]["command"])
+        (name,) = re.findall(
+            r"-c ((?:attention|block|pool|position)/(?!sincos2d|mean)\S+)", record["fit"][0]["command"]
+        )
         added.setdefault(name, []).append(100 * record["test"]["acc"])
     parts = {"block/top_k", "block/shared_layers", "position/sincos1d"}
     assert added.keys() == {"attention/nearest_bias", "attention/superpixels", *parts}
