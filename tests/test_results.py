@@ -232,6 +232,7 @@ def test_mechanisms_added_later() -> None:
         )
         added.setdefault(name, []).append(100 * record["test"]["acc"])
     parts = {"block/top_k", "block/shared_layers", "position/sincos1d"}
+    parts |= {"attention/routing", "block/swiglu", "pool/max", "pool/seq"}
     assert added.keys() == {"attention/nearest_bias", "attention/superpixels", *parts}
     for name, accuracies in added.items():
         value, low, high = mean_interval(accuracies)
