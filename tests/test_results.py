@@ -16,6 +16,7 @@ from vit.data.scenes import VERSION, Task
 from vit.experiments.advice import recommendation
 from vit.experiments.findings import findings
 from vit.experiments.gains import gains
+from vit.experiments.grid import best_trial
 from vit.experiments.tradeoff import tradeoff
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -274,6 +275,9 @@ def test_transfer_on_fashion_mnist() -> None:
     assert "Finetuned, AIM has {:.1f} and SimMIM {:.1f}: both ahead of scratch".format(*tuned) in text
     ahead = {(gain.row, gain.over): gain.interval for gain in found.gains}
     assert all(ahead[row, "scratch"].low > 0 >= ahead[row, "scratch-long"].low for row in ("aim", "simmim"))
+    for row, rate in {"scratch-long": 0.01, "aim": 0.01, "simmim": 0.01, "mae": 0.001, "scratch": 0.003}.items():
+        tried = [done for done in found.done if done["kind"] == "tune" and done["arm"] == f"fashion_mnist.{row}"]
+        assert best_trial(tried)["options"]["lr"] == rate, f"README says at which end of the grid {row} did best"
     assert len(found.gains) == 7 and {gain.adjusted for gain in found.gains if gain.p < 0.05} == {0.21875}
     assert "(Holm's p is 0.22)" in text
 

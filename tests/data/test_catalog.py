@@ -51,8 +51,11 @@ def test_mean_and_deviation_can_be_given():
     assert (own.mean, own.std) == ((0.25,), (0.5,))
     assert preprocessing("mnist", None, channels=3, mean=[0.25]).mean == (0.25,) * 3
     assert preprocessing("mnist", None, mean=[0.25, 0.5, 0.75]).mean == (0.5,)
-    with pytest.raises(ValueError, match=r"std must be above 0, got \[0\.0\]"):
+    with pytest.raises(ValueError, match=r"std must be above 0 in each channel, got \[0\.0\]"):
         preprocessing("mnist", None, std=[0.0])
+    for nothing in ("mean", "std"):
+        with pytest.raises(ValueError, match=rf"{nothing} must be .* each channel, got \[\]"):
+            preprocessing("mnist", None, **{nothing: []})
 
 
 @pytest.mark.parametrize(

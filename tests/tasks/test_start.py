@@ -1,5 +1,6 @@
 """Weights from everywhere, into nets of other sizes and classes; all that does not fit is told."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from vit.layers import Block, Head, MapPool, MeanPool, Mlp, Rotary2d, SelfAttent
 from vit.models import CNN, MAE, Backbone, ViT, to_timm
 from vit.tasks.classify import Classifier
 from vit.tasks.ema import EMA
-from vit.tasks.start import begin, open_source, origin, weights_of
+from vit.tasks.start import begin, open_source, origin, other_scale, weights_of
 
 CLASSES = [str(digit) for digit in range(10)]
 GREY = Preprocessing((8, 8), 1, (0.5,), (0.25,))
@@ -180,6 +181,18 @@ def test_what_was_pretrained_gives_its_backbone_and_the_rest_is_skipped(tmp_path
     account = begin(net, saved(tmp_path, mae), CLASSES)
     assert account.new == ("head",) and {name.partition(".")[0] for name in account.skipped} >= {"decoder"}
     assert_close(dict(net.backbone.state_dict()), dict(mae.backbone.state_dict()), rtol=0, atol=0)
+
+
+def test_pictures_of_another_scale_are_told(tmp_path, trainer, digits, capsys) -> None:
+    name = saved(tmp_path, vit())
+    own = bundle.load(name).preprocessing
+    assert other_scale(name, own) is None
+    assert other_scale(name, replace(own, std=tuple(2 * one for one in own.std))).startswith("  pictures have mean ")
+    trainer(callbacks=[], enable_checkpointing=False, max_epochs=1, limit_train_batches=1).fit(
+        Classifier(vit(), init_from=name), digits
+    )
+    assert f"the weights know {own.mean} and {own.std}" in capsys.readouterr().out
+    assert other_scale("timm:vit_tiny_patch16_224", replace(own, channels=1, mean=(0.5,), std=(0.5,))) is None
 
 
 def test_finetuning_from_a_bundle_equals_finetuning_from_the_live_object(tmp_path, trainer, digits) -> None:

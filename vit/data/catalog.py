@@ -110,15 +110,17 @@ def preprocessing(
         height, width, own = arrays.shape(str(root)) or (height, width, own)
     side = (height, width) if img_size is None else img_size
     channels = own if channels is None else channels
-    if std is not None and not all(0 < value < math.inf for value in std):
-        raise ValueError(f"std must be above 0, got {list(std)}")
-    mean, std = (_each(given, channels) for given in (mean or entry.mean, std or entry.std))
+    if std is not None and not (std and all(0 < value < math.inf for value in std)):
+        raise ValueError(f"std must be above 0 in each channel, got {list(std)}")
+    if mean is not None and not (mean and all(map(math.isfinite, mean))):
+        raise ValueError(f"mean must be a finite number for each channel, got {list(mean)}")
+    mean, std = each_channel(entry.mean if mean is None else mean, channels), each_channel(std or entry.std, channels)
     size = (side, side) if isinstance(side, int) else (side[0], side[1])
     return Preprocessing(size, channels, mean, std, None if value_range is None else (value_range[0], value_range[1]))
 
 
-def _each(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """One for each channel: of grey made RGB, RGB made grey, or other bands each is like the average."""
+def each_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """One value for each channel: of grey made RGB, RGB made grey, or other bands each is like the average."""
     return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
 
 

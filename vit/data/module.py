@@ -44,7 +44,8 @@ class Images(L.LightningDataModule):
         channels: 1 for grey, 3 for RGB. Default: the set's own; 3 for a folder.
         value_range: Values of black and white, [0,4095] for instance, where pictures have more than 8 bits. Default:
             0..65535 of 16 bits, 0..1 of floats; wider whole numbers need it.
-        mean: Of each channel, of values in 0..1. Default: the set's own; ImageNet's for a folder.
+        mean: Of each channel, of values in 0..1; of another number each is like their average. Default: the set's own;
+            ImageNet's for a folder.
         std: Likewise the deviation: a net sees (value - mean) / std.
         batch_size: Pictures per step and device. The last batch of an epoch may be smaller, or larger by one.
         augment: How strongly training pictures are varied.

@@ -19,7 +19,7 @@ from vit.models.choice import answer
 from vit.tasks import optim
 from vit.tasks.finite import Policy
 from vit.tasks.losses import Criterion, CrossEntropy, class_weights
-from vit.tasks.start import begin
+from vit.tasks.start import begin, other_scale
 from vit.tasks.task import Task
 from vit.tasks.tune import Full, Tuning, rest
 
@@ -89,7 +89,7 @@ class Classification(Task):
         if self.init_from is not None and self.trainer.ckpt_path is None:  # a resumed run has its weights already
             loaded = begin(self.net, self.init_from, self.data.classes, self.init_allow)
             if self.trainer.is_global_zero:
-                print(loaded.table())
+                print("\n".join(filter(None, (loaded.table(), other_scale(self.init_from, self.data.preprocessing)))))
         self.tune.prepare(self.net)
 
     @override

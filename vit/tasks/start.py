@@ -10,6 +10,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from vit import bundle
+from vit.data.catalog import each_channel
 from vit.data.images import Preprocessing
 from vit.files import local
 from vit.layers import Size, default_patch_size, merged, pair, patch_grid
@@ -141,6 +142,15 @@ def origin(name: str) -> Origin | None:
         return None
     own = source.preprocessing
     return Origin(dict(source.spec), own.img_size, own.mean, own.std)
+
+
+def other_scale(name: str, own: Preprocessing) -> str | None:
+    """A line that tells by which mean and deviation the weights know pictures, where ``own`` has others."""
+    known = origin(name)
+    theirs = known and [each_channel(values, own.channels) for values in (known.mean, known.std)]
+    if theirs in (None, [own.mean, own.std]):
+        return None
+    return f"  pictures have mean {own.mean} and std {own.std}, the weights know {theirs[0]} and {theirs[1]}"
 
 
 def patch_size_of(args: Mapping[str, Any]) -> Size:
