@@ -1,8 +1,11 @@
 """The lock file says the same as pyproject.toml. Offline: no index is asked."""
 
+import ast
 import re
+import sys
 import tomllib
 from collections import defaultdict
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -12,15 +15,9 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCK = (ROOT / "requirements.lock").read_text()
-REQUIREMENTS = [
-    Requirement(line)
-    for lines in (
-        PROJECT["project"]["dependencies"],
-        *PROJECT["project"]["optional-dependencies"].values(),
-        *PROJECT["dependency-groups"].values(),
-    )
-    for line in lines
-]
+INSTALLED = [PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values()]
+USED = [Requirement(line) for lines in INSTALLED for line in lines]
+REQUIREMENTS = [*USED, *(Requirement(line) for lines in PROJECT["dependency-groups"].values() for line in lines)]
 ENTRY = re.compile(r"^(?P<name>[\w.-]+)(?:\[[\w,-]+\])?==(?P<version>[^\s;\\]+)")
 
 
@@ -49,6 +46,27 @@ def test_lock_satisfies_the_requirement(requirement: Requirement) -> None:
     versions = locked()[canonicalize_name(requirement.name)]
     assert versions, f"{requirement} is not in requirements.lock: run `make lock`"
     assert all(requirement.specifier.contains(version) for version in versions), f"{versions}: run `make lock`"
+
+
+def imported(folder: str) -> set[str]:
+    """Top-level names of other packages that a folder's files import, inside functions too."""
+    names = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+    return names - sys.stdlib_module_names - {"vit", "tests"}
+
+
+@pytest.mark.parametrize(("folder", "requirements"), [("vit", USED), ("tests", REQUIREMENTS)])
+def test_what_is_imported_is_asked_for(folder: str, requirements: list[Requirement]) -> None:
+    asked, providers = {canonicalize_name(requirement.name) for requirement in requirements}, packages_distributions()
+    names = imported(folder)
+    assert {"torch", "yaml"} <= names
+    missing = [name for name in names if asked.isdisjoint(map(canonicalize_name, providers.get(name, [])))]
+    assert not missing, f"{folder}/ imports what only other packages ask for: {sorted(missing)}"
 
 
 def test_lock_was_made_for_these_requirements() -> None:
