@@ -34,6 +34,22 @@ def test_paired_difference_by_hand(tmp_path):
     assert cell.images_per_s == pytest.approx((54_000 / 62 + 54_000 / 63) / 2)
 
 
+def test_times_are_of_one_machine(tmp_path):
+    other = {"hardware": {"cpu": "16 x planted", "threads": 1, "gpus": ["fast"]}}
+    described = planted.pretrained(planted.study(["vit", "cnn"], [100, 300], range(6)), "vit")
+    rows = [planted.run("vit", 100, seed, 0.8, seconds=90) | (other if seed < 2 else {}) for seed in range(6)]
+    rows += [planted.run("cnn", 100, 0, 0.8) | other, *(planted.pretrain("vit", seed, 3) | other for seed in range(6))]
+    described |= {"compare_precision": "bf16-mixed", "tune_size": 100}
+    for seed, where in enumerate((other, {}, {}, other)):  # the same machine twice: seeds 0 and 2
+        rows += [planted.run("vit", 100, seed, 0.8, "bf16-mixed", seconds=(9, 1, 45, 1)[seed]) | where]
+    found = findings(planted.write(tmp_path, described, rows))
+    assert found.cell("vit", 100).minutes == 1.5 and found.cell("vit", 100).images_per_s == 600
+    assert found.cell("cnn", 100).minutes is None and found.cell("cnn", 100).images_per_s is None
+    assert found.pretraining_minutes("vit") is None
+    assert found.precisions[0].speed == (10 + 2) / 2
+    assert len(found.cell("vit", 100).accuracies) == 6, "accuracies are of all"
+
+
 def test_holm_is_over_the_whole_table(tmp_path):
     found = findings(_two_arms(tmp_path, sizes=(100, 300)))
     assert [difference.adjusted for difference in found.differences] == [4 / 2**6] * 2

@@ -50,6 +50,16 @@ def test_gains_are_paired_by_seed_over_both_fresh_starts(tmp_path: Path):
     assert fresh is not None and fresh.pretrain_minutes is None
 
 
+def test_minutes_are_of_one_machine(tmp_path: Path):
+    slow = {"hardware": {"cpu": "1 x <slow>"}, "fit_seconds": 6000.0}
+    made = [row | slow if row["kind"] == "pretrain" or row["seed"] < 2 else row for row in rows()]
+    found = gains(planted.write(tmp_path, study(ENTRIES), made))
+    result = found.at("mae", "planted")
+    assert result is not None and (result.minutes, result.pretrain_minutes) == (2.0, None)
+    page = transfer_report.write(tmp_path).read_text(encoding="utf-8")
+    assert "beside the other runs of the study, of those on cpu 2 x planted" in page
+
+
 def test_what_is_said_follows_the_intervals_and_waits_for_six_seeds(tmp_path: Path):
     said = " ".join(sentences(gains(planted.write(tmp_path / "six", study(ENTRIES), rows()))))
     assert "same finetuning: ahead: scratch-long, mae; behind: supervised@other. Most: mae, +10.1" in said

@@ -1,7 +1,7 @@
 """What a data-size study found so far: its records as numbers with intervals. `advice` puts them into words."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -36,7 +36,10 @@ Grid = defaultdict[tuple[str, int], dict[int, float]]
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of one arm at one size. ``accuracies`` by seed, in 0..1; the interval is the mean's, from two seeds."""
+    """The runs of one arm at one size. ``accuracies`` by seed, in 0..1; the interval is the mean's, from two seeds.
+
+    Images/s and minutes are medians over the runs of one machine, the one that most runs of the study were made on.
+    """
 
     arm: str
     size: int
@@ -78,7 +81,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class Precision:
-    """What ``compare_precision`` changes for one arm at one size: accuracy, paired by seed; images/s, as a factor."""
+    """What ``compare_precision`` changes for one arm at one size: accuracy, paired by seed; images/s, as a factor
+    between runs of one machine."""
 
     arm: str
     size: int
@@ -108,6 +112,10 @@ class Findings:
         return tuple(arm["name"] for arm in self.study["arms"])
 
     @property
+    def machine(self) -> Any:
+        return records.machine(self.done)
+
+    @property
     def missing(self) -> int:
         """Runs of the grid without a row yet, those in another precision among them."""
         return sum(row.missing for row in (*self.cells, *self.precisions))
@@ -115,8 +123,7 @@ class Findings:
     def pretraining_minutes(self, arm: str) -> float | None:
         """Median of what an arm's runs cost before they begin."""
         rows = [row for row in self.done if (row["kind"], row["arm"]) == ("pretrain", arm)]
-        seconds = _median(row.get("fit_seconds") for row in rows)
-        return None if seconds is None else seconds / 60
+        return records.minutes(rows, self.machine)
 
     def cell(self, arm: str, size: int) -> Cell:
         return next(cell for cell in self.cells if (cell.arm, cell.size) == (arm, size))
@@ -131,11 +138,11 @@ def findings(folder: Path) -> Findings:
     study, final, torn = records.read(folder, DATA_SIZE)
     study |= {"sizes": sorted(study["sizes"])}
     done = [row for row in final if row["status"] == "done"]
-    grid = _by_cell(done, study["precision"])
+    grid, where = _by_cell(done, study["precision"]), records.machine(done)
     names = [arm["name"] for arm in study["arms"]]
     return Findings(
         study=study,
-        cells=tuple(_cell(name, size, final, study) for name in names for size in study["sizes"]),
+        cells=tuple(_cell(name, size, final, study, where) for name in names for size in study["sizes"]),
         fits={name: _fit(grid, name, study["sizes"]) for name in names},
         differences=_differences(grid, study),
         pairs=tuple(_pair(grid, first, second, study) for first, second in combinations(names, 2)),
@@ -159,7 +166,7 @@ def _by_cell(done: list[Row], precision: str) -> Grid:
     return grid
 
 
-def _cell(arm: str, size: int, final: list[Row], study: Row) -> Cell:
+def _cell(arm: str, size: int, final: list[Row], study: Row, where: Any) -> Cell:
     here = ("run", arm, size, study["precision"])
     rows = [
         row
@@ -168,22 +175,16 @@ def _cell(arm: str, size: int, final: list[Row], study: Row) -> Cell:
     ]
     done = [row for row in rows if row["status"] == "done"]
     accuracies = {row["seed"]: float(row["acc"]) for row in done}
-    seconds = _median(row.get("fit_seconds") for row in done)
     return Cell(
         arm=arm,
         size=size,
         accuracies=dict(sorted(accuracies.items())),
         interval=mean_interval(list(accuracies.values())) if len(accuracies) > 1 else None,
-        images_per_s=_median(row.get("train_images_per_s") for row in done),
-        minutes=None if seconds is None else seconds / 60,
+        images_per_s=records.typical(done, "train_images_per_s", where),
+        minutes=records.minutes(done, where),
         failed=len(rows) - len(done),
         missing=len(study["seeds"]) - len(rows),
     )
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    there = [value for value in values if value is not None]
-    return median(there) if there else None
 
 
 def _block(seeds: Mapping[int, set[int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -226,8 +227,8 @@ def _precisions(grid: Grid, final: list[Row], study: Row) -> tuple[Precision, ..
     other, size = study["compare_precision"], study["tune_size"]
     done = [row for row in final if row["status"] == "done"]
     compared = _by_cell(done, other)
-    speeds = {
-        tuple(map(row.get, ("arm", "size", "seed", "precision"))): row.get("train_images_per_s")
+    measured = {
+        tuple(map(row.get, ("arm", "size", "seed", "precision"))): (row.get("hardware"), row.get("train_images_per_s"))
         for row in done
         if row["kind"] == "run"
     }
@@ -237,10 +238,10 @@ def _precisions(grid: Grid, final: list[Row], study: Row) -> tuple[Precision, ..
         gains = paired(accuracies, grid[arm, size])
         ratios = []
         for seed in accuracies.keys() & grid[arm, size].keys():
-            base, changed = (speeds[arm, size, seed, precision] for precision in (study["precision"], other))
-            ratios.append(changed / base if base and changed else None)
+            (here, base), (there, changed) = (measured[arm, size, seed, name] for name in (study["precision"], other))
+            ratios += [changed / base] if base and changed and here == there else []
         interval = mean_interval(gains) if len(gains) > 1 else None
-        there = [row for row in final if (row.get("arm"), row.get("precision"), row.get("kind")) == (arm, other, "run")]
-        missing = len(study["seeds"]) - len(there)
-        rows.append(Precision(arm, size, len(gains), interval, _median(ratios), missing))
+        run = [row for row in final if (row.get("arm"), row.get("precision"), row.get("kind")) == (arm, other, "run")]
+        missing = len(study["seeds"]) - len(run)
+        rows.append(Precision(arm, size, len(gains), interval, median(ratios) if ratios else None, missing))
     return tuple(rows)

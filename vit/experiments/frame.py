@@ -66,7 +66,7 @@ def table(names: Sequence[str], lines: Iterable[Line]) -> str:
 def setting(done: Iterable[Row]) -> dict[str, list[tuple[str, int]]]:
     """Hardware, versions and commits of the finished runs, each with how many had it."""
     done = list(done)
-    hardware = (", ".join(_flat(row.get("hardware") or {})) for row in done)
+    hardware = (machine(row.get("hardware")) for row in done)
     versions = (", ".join(_flat(row.get("versions") or {})) for row in done)
     commits = (str(row.get("commit")) for row in done)
     return {
@@ -74,6 +74,11 @@ def setting(done: Iterable[Row]) -> dict[str, list[tuple[str, int]]]:
         "Versions": Counter(versions).most_common(),
         "Commit": Counter(commits).most_common(),
     }
+
+
+def machine(hardware: dict[str, Any] | None) -> str:
+    """What a row says of where it was measured, in words."""
+    return ", ".join(_flat(hardware or {}))
 
 
 def _flat(record: dict[str, Any]) -> Iterable[str]:

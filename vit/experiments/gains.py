@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 from vit.analysis.statistics import MIN_SEEDS, Interval, holm, mean_interval, sign_flip
@@ -33,7 +33,8 @@ TRANSFER = Kind(
 class Result:
     """One row at one target: test accuracy after finetuning and probes of what it starts from, by seed.
 
-    Intervals are None below two seeds; minutes are medians, those of pretraining None for a fresh net.
+    Intervals are None below two seeds; minutes are medians over the runs of the study's commonest machine, those of
+    pretraining None for a fresh net.
     """
 
     entry: Row
@@ -84,6 +85,10 @@ class Gains:
         return list(dict.fromkeys(result.entry["row"] for result in self.results))
 
     @property
+    def machine(self) -> Any:
+        return records.machine(self.done)
+
+    @property
     def missing(self) -> int:
         return sum(result.missing for result in self.results)
 
@@ -102,7 +107,8 @@ def gains(folder: Path) -> Gains:
     study, final, torn = records.read(folder, TRANSFER)
     done = [row for row in final if row["status"] == "done"]
     entries = [arm for arm in study["arms"] if "target" in arm]
-    results = tuple(_result(entry, final, study) for entry in entries)
+    where = records.machine(done)
+    results = tuple(_result(entry, final, study, where) for entry in entries)
     return Gains(
         study=study,
         results=results,
@@ -114,18 +120,18 @@ def gains(folder: Path) -> Gains:
     )
 
 
-def _result(entry: Row, final: list[Row], study: Row) -> Result:
+def _result(entry: Row, final: list[Row], study: Row, where: Any) -> Result:
     runs = [row for row in final if (row.get("kind"), row.get("arm")) == ("run", entry["name"])]
     done = sorted((row for row in runs if row["status"] == "done"), key=lambda row: row["seed"])
-    before = [row for row in final if (row.get("kind"), row.get("arm")) == ("pretrain", entry["origin"])]
+    pretrained = [row for row in final if (row.get("kind"), row.get("arm")) == ("pretrain", entry["origin"])]
     probes = {name: [row["probe"][name] for row in done if row.get("probe")] for name in PROBES}
     return Result(
         entry=entry,
         accuracies={row["seed"]: float(row["acc"]) for row in done},
         interval=_interval([row["acc"] for row in done]),
         probes={name: _interval(values) for name, values in probes.items()},
-        minutes=_minutes(done),
-        pretrain_minutes=_minutes(before),
+        minutes=records.minutes(done, where),
+        pretrain_minutes=records.minutes(pretrained, where),
         failed=len(runs) - len(done),
         missing=len(study["seeds"]) - len(runs),
     )
@@ -148,11 +154,6 @@ def _gains(results: Iterable[Result]) -> tuple[Gain, ...]:
 
 def _interval(values: list[float]) -> Interval | None:
     return mean_interval(values) if len(values) > 1 else None
-
-
-def _minutes(rows: Iterable[Row]) -> float | None:
-    seconds = [row["fit_seconds"] for row in rows if row.get("fit_seconds") is not None]
-    return median(seconds) / 60 if seconds else None
 
 
 def sentences(found: Gains) -> list[str]:

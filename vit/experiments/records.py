@@ -1,9 +1,10 @@
 """The records of a study: ``study.json`` and the append-only ``runs.jsonl``, read and held to each other."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from vit.experiments import ledger
@@ -47,6 +48,24 @@ def read(folder: Path, kind: Kind) -> tuple[Row, list[Row], bool]:
 def paired(first: Mapping[int, float], second: Mapping[int, float]) -> tuple[float, ...]:
     """The first's accuracy less the second's, for each seed that both have, in their order."""
     return tuple(first[seed] - second[seed] for seed in sorted(first.keys() & second.keys()))
+
+
+def machine(done: Iterable[Row]) -> Any:
+    """Hardware of most of the finished runs: only times of one machine compare."""
+    hardware = [row.get("hardware") for row in done if row["kind"] == "run"]
+    return max(hardware, key=hardware.count, default=None)
+
+
+def typical(rows: Iterable[Row], column: str, where: Any) -> float | None:
+    """Median of what the rows of one machine measured, None where there is none."""
+    measured = [row[column] for row in rows if row.get("hardware") == where and row.get(column) is not None]
+    return median(measured) if measured else None
+
+
+def minutes(rows: Iterable[Row], where: Any) -> float | None:
+    """Likewise, of the whole fits."""
+    seconds = typical(rows, "fit_seconds", where)
+    return None if seconds is None else seconds / 60
 
 
 def _read_study(path: Path, kind: Kind) -> Row:

@@ -100,6 +100,7 @@ def page(found: Findings, picture: bytes | None, size: int | None = None) -> str
         "pretraining": {arm: found.pretraining_minutes(arm) for arm in found.arms},
         "missing": [row for row in (*found.cells, *found.precisions) if row.missing],
         "setting": frame.setting(found.done),
+        "machine": frame.machine(found.machine),
         "smallest": found.study["sizes"][0],
         "largest": found.study["sizes"][-1],
         "min_seeds": MIN_SEEDS,

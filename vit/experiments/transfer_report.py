@@ -60,6 +60,7 @@ def page(found: Gains, picture: bytes | None) -> str:
         "sentences": sentences(found),
         "same_pictures": same_pictures(found.study),
         "setting": frame.setting(found.done),
+        "machine": frame.machine(found.machine),
         "missing": [result for result in found.results if result.missing],
         "origins": [arm for arm in found.study["arms"] if "method" in arm],
         "least": least if least >= 0.05 else None,
