@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from paired import SEED, add
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from vit.environment import environment
-
-RESULTS = Path(__file__).parents[2] / "results" / "check_folder.jsonl"
-SEED, CLASSES, SIDES, QUALITY, ONE_IN = 0, 10, (32, 96), 90, 1000
+CLASSES, SIDES, QUALITY, ONE_IN = 10, (32, 96), 90, 1000
 
 
 def make(root: Path, count: int) -> None:
@@ -68,8 +66,7 @@ def main(count: int) -> None:
     if (found["copies"], found["cut_off"]) != (expected, expected):
         raise SystemExit(f"expected {expected} copies and as many cut off, got {found}")
     command = f"python tests/bench/check_folder.py {count}"
-    with RESULTS.open("a") as file:
-        file.write(json.dumps({"command": command, "seed": SEED, **found, **environment()}) + "\n")
+    add("check_folder", {"command": command, "seed": SEED, **found})
 
 
 if __name__ == "__main__":

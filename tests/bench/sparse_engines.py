@@ -7,12 +7,11 @@ pattern by block-gather and by dense mask, in changing order. Prints the ratio o
 
 import json
 import sys
-import time
 from functools import partial
 
-import numpy as np
 import torch
 
+from vit.analysis.cost import alternately
 from vit.attention import (
     BigBird,
     BlockGather,
@@ -46,10 +45,8 @@ PATTERNS = {
 }
 
 
-def seconds(mechanism: Mechanism, parts: tuple[torch.Tensor, ...], grid: Grid) -> float:
-    start = time.perf_counter()
+def core(mechanism: Mechanism, parts: tuple[torch.Tensor, ...], grid: Grid) -> None:
     mechanism(*parts, Layout(grid)).sum().backward()
-    return time.perf_counter() - start
 
 
 def main(side: int, rounds: int) -> None:
@@ -61,11 +58,9 @@ def main(side: int, rounds: int) -> None:
     for name, pattern in PATTERNS.items():
         arms[name] = Sparse(HEADS, WIDTH, grid, pattern, BlockGather)
     arms["neighborhood, dense mask"] = Sparse(HEADS, WIDTH, grid, PATTERNS["neighborhood"], Dense)
-    times = np.empty((WARM_UP + rounds, len(arms)))
-    for turn in range(len(times)):
-        for place in np.roll(np.arange(len(arms)), turn):  # who goes first changes, so that the machine's load cancels
-            times[turn, place] = seconds(list(arms.values())[place], parts, grid)
-    best = dict(zip(arms, times[WARM_UP:].min(axis=0).round(5).tolist(), strict=True))
+    works = [partial(core, mechanism, parts, grid) for mechanism in arms.values()]
+    times = alternately(works, rounds, WARM_UP)
+    best = dict(zip(arms, times.min(axis=0).round(5).tolist(), strict=True))
     ratios = {name: round(best["full"] / value, 2) for name, value in best.items() if name != "full"}
     for name, ratio in ratios.items():
         print(f"{name}: {1e3 * best[name]:.1f} ms, {ratio:.1f} times as fast as full attention")
