@@ -119,6 +119,36 @@ def test_data_size_on_textures() -> None:
     assert f"on textures, below, {value:.1f})" in TEXT
     (pair,) = [pair for pair in found.pairs if (pair.first, pair.second) == ("hybrid", "cnn")]
     assert f"between {pair.crossing.low:,.0f} and {pair.crossing.high:,.0f}." in TEXT
+    cnn, hybrid, vit = (100 * found.cell(arm, 30_000).mean for arm in ("cnn", "hybrid", "vit"))
+    header = (ROOT / "configs/data/scenes_texture.yaml").read_text()
+    assert (
+        f"# Expect {cnn:.1f} % of study/cpu's CNN in 500 steps on 30,000, hybrid {hybrid:.1f}, ViT {vit:.1f} ("
+        in header
+    )
+
+
+def test_data_size_on_relations() -> None:
+    found = findings(ROOT / "results" / "data-size-scenes-relation")
+    assert found.missing == 0 and {row["commit"] for row in found.done} == {"8484e22fef23"}
+    assert [row["key"] for row in found.failures if row["kind"] == "run"] == ["run-vit-30000-1-bf16-mixed"]
+    runs = {(cell.arm, cell.size): list(cell.accuracies.values()) for cell in found.cells}
+    assert [len(accuracies) for accuracies in runs.values()] == [6, 6, 5, 6, 6, 6, 6, 6, 6]
+    stuck = {where: sum(accuracy < 0.52 for accuracy in accuracies) for where, accuracies in runs.items()}
+    assert [stuck[arm, 3000] for arm in ("vit", "hybrid", "cnn")] == [0, 1, 2]
+    assert [stuck[arm, 30_000] for arm in ("vit", "hybrid", "cnn")] == [0, 2, 1]
+    assert (
+        f"the ViT reaches {100 * mean(runs['vit', 3000]):.1f} % in each run" in TEXT and min(runs["vit", 3000]) > 0.998
+    )
+    low = [accuracy for arm in ("hybrid", "cnn") for accuracy in runs[arm, 3000] if accuracy < 0.52]
+    assert f"stay at {100 * min(low):.0f} to {100 * max(low):.0f} %" in TEXT
+    assert max(sorted(runs["hybrid", 30_000])[:2]) < 0.26 and f"at {100 * min(runs['cnn', 30_000]):.0f} %" in TEXT
+    assert all(d.interval.low < 0 < d.interval.high for d in found.differences if d.size > 300), "no order is told"
+    (ahead,) = [d for d in found.differences if (d.first, d.second, d.size) == ("vit", "cnn", 300)]
+    assert "the ViT {:.1f} points ({:.1f} to {:.1f}) ahead of it".format(*(100 * x for x in ahead.interval)) in TEXT
+    assert f"Holm's p {ahead.adjusted:.2f} over nine" in TEXT and len(found.differences) == 9
+    assert max(runs["cnn", 300]) < 0.26, "chance is 25 %"
+    header = (ROOT / "configs/data/scenes_relation.yaml").read_text()
+    assert f"# Expect {100 * mean(runs['vit', 3000]):.1f} % of study/cpu's ViT in 1,500 steps on 3,000" in header
 
 
 def test_light_augmentation_on_fashion_mnist() -> None:

@@ -1,9 +1,12 @@
-"""The short forms of the command line, rewritten to the long ones the parser knows."""
+"""Where options lie, and the short forms of the command line, rewritten to the long ones the parser knows."""
 
 import json
 
 from vit.commandline.overlays import resolve
 
+NET_OPTIONS = ("--model.net", "--model.init_args.net")
+NET = "model.init_args.net.init_args"
+BACKBONE = f"{NET}.backbone.init_args"
 CONFIG_FLAGS = ("-c", "--config")
 FLAGS_WITHOUT_VALUE = ("-h", "--help", "--print_config")
 

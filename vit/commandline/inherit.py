@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
+from vit.commandline.arguments import NET_OPTIONS
 from vit.tasks.start import origin, patch_size_of
 
 BY_DATA = ("img_size", "in_chans", "num_classes")
-NET = ("--model.net", "--model.init_args.net")
 INIT_FROM = ("--model.init_from", "--model.init_args.init_from")
 CLASSIFIER = {"class_path": "vit.tasks.classify.Classifier"}
 PLAIN = {"class_path": "vit.models.vit.ViT"}
@@ -35,7 +35,7 @@ def inherited(args: list[str]) -> list[str]:
     named = any("class_path" in net or isinstance(net, str) for given in written if (net := given.get("net")))
     source = next((given["init_from"] for given in reversed(written) if given.get("init_from")), None)
     for option, value in _options(args):
-        named |= option in NET
+        named |= option in NET_OPTIONS
         source = value if option in INIT_FROM else source
     found = None if named or source in (None, "null") else origin(str(source))
     if found is None:

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import Logger
 from typing_extensions import override
 
 from vit.commandline import secrets, stack
+from vit.commandline.arguments import NET
 from vit.commandline.errors import one_line
 from vit.data.catalog import describe
 from vit.data.module import Images
@@ -33,7 +34,6 @@ USAGE = {
     "test": "vit test MODEL [options]",
     "predict": "vit predict MODEL PICTURES [--out FILE] [--include logits,embeddings] [--top_k N] [options]",
 }
-NET = "model.init_args.net.init_args"
 DESCRIBED_BY = ("data.dataset", "data.root", "data.img_size", "data.channels", "data.merge_classes")
 IMPORTABLE = ["vit", "lightning.pytorch", "torch.nn", "torch.optim"]
 OUR_OPTIONS = {

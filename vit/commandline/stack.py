@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from vit.commandline.arguments import NET_OPTIONS
 from vit.commandline.overlays import config_folder
 from vit.models import Pretraining
 from vit.tasks.pretrain import Pretrainer
 
 PARTS = ("backbone", "head")
-NET = ("--model.net", "--model.init_args.net")
 
 
 class Said(NamedTuple):
@@ -60,7 +60,7 @@ def said(args: Sequence[str]) -> Iterator[Said]:
     for argument, following in zip(args, [*args[1:], ""], strict=True):
         option, equals, value = argument.partition("=")
         value = value if equals else following
-        if option in NET:
+        if option in NET_OPTIONS:
             yield Said(f"{option} {value}", {"model": {"init_args": {"net": value}}})
         elif option == "--config" and value.startswith("{"):
             yield Said(None, json.loads(value))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import nn
 
 from vit.analysis.cost import parameters
+from vit.commandline.arguments import BACKBONE
 from vit.commandline.options import VitCLI, choose_accelerator, default_precision
 from vit.data.labels import require_labels
 from vit.data.module import Images
@@ -27,7 +28,6 @@ from vit.experiments.recipe import (
 )
 from vit.layers import patch_grid
 
-BACKBONE = "model.init_args.net.init_args.backbone.init_args"
 PATCH, MLP = f"{BACKBONE}.patch_size", f"{BACKBONE}.block.init_args.mlp.init_args.mlp_ratio"
 MOST = 1.10  # of the host's parameters. Tay et al. 2020 (Long Range Arena), section 3.1
 OF_THE_GRID = OWNED | {"data.train_size": "train_size", "model.net.backbone.patch_size": "patch"}

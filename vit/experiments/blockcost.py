@@ -12,12 +12,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from vit.analysis import cost
 from vit.analysis.cost import Work
 from vit.attention import Sparse
+from vit.commandline.arguments import BACKBONE, NET
 from vit.commandline.options import VitCLI
 from vit.experiments.recipe import net_of, parse
 from vit.layers import SelfAttention
 
-NET = "model.init_args.net.init_args"
-BACKBONE = f"{NET}.backbone.init_args"
 UNFUSED = "softmax, unfused"
 
 

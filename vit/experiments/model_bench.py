@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from vit.analysis import cost
+from vit.commandline.arguments import BACKBONE, NET
 from vit.commandline.quiet import quiet
 from vit.environment import environment
 from vit.experiments import bench_options
@@ -16,7 +17,6 @@ from vit.experiments.recipe import net_of, parse
 from vit.models.choice import answer
 from vit.models.cnn import timm_config
 
-NET = "model.init_args.net.init_args"
 WARM_UP = 5
 RECORD = "models.jsonl"
 
@@ -115,7 +115,7 @@ def _ours(settings: Settings) -> nn.Module:
     cli = parse(settings.net, {}, (), ["--data.dataset=cifar10"])
     sizes: dict[str, Any] = {f"{NET}.img_size": (settings.img_size,) * 2, f"{NET}.num_classes": settings.classes}
     if cli.config.get(f"{NET}.backbone") is not None:
-        sizes[f"{NET}.backbone.init_args.patch_size"] = settings.patch_size
+        sizes[f"{BACKBONE}.patch_size"] = settings.patch_size
     return net_of(cli, sizes)
 
 
