@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import datetime
+from functools import cache
 from math import log
 from pathlib import Path
 from statistics import mean, stdev
@@ -14,7 +15,7 @@ from scipy.stats import t
 from vit.analysis.statistics import mean_interval
 from vit.data.scenes import VERSION, Task
 from vit.experiments.advice import recommendation
-from vit.experiments.findings import findings
+from vit.experiments.findings import Findings, findings
 from vit.experiments.gains import gains
 from vit.experiments.grid import best_trial
 from vit.experiments.tradeoff import tradeoff
@@ -27,6 +28,11 @@ OF_RECORDS = (ROOT / "results" / "README.md").read_text()
 
 def records(name: str) -> list[dict]:
     return [json.loads(line) for line in (ROOT / "results" / f"{name}.jsonl").read_text().splitlines()]
+
+
+@cache
+def study(name: str) -> Findings:
+    return findings(ROOT / "results" / name)
 
 
 def test_linked_files_exist() -> None:
@@ -71,7 +77,7 @@ def test_fashion_mnist() -> None:
 
 
 def test_data_size_on_fashion_mnist() -> None:
-    found = findings(ROOT / "results" / "data-size-fashion-mnist")
+    found = study("data-size-fashion-mnist")
     assert found.missing == 0 and all(len(cell.accuracies) == 6 for cell in found.cells)
     assert len({row["commit"] for row in found.done}) == 1
     advice = recommendation(found)
@@ -91,19 +97,29 @@ def test_data_size_on_fashion_mnist() -> None:
     law = found.fits["vit"]
     assert law and "{:.1f} % error ({:.1f} to {:.1f})".format(*(100 * x for x in law.c)) in TEXT
     speed = {cell.arm: cell.images_per_s for cell in found.cells if cell.size == 10_000}
-    assert f"({speed['cnn']:.0f} against {speed['vit']:.0f} images/s)" in TEXT
+    macs = {arm["name"]: arm["macs"] / 1e6 for arm in found.study["arms"]}
+    rates, work = (f"{x['cnn']:{form}} {{}} {x['vit']:{form}}" for x, form in ((speed, ".0f"), (macs, ".1f")))
+    assert f"({rates.format('against')} images/s), of {work.format('and')} million multiply-adds" in TEXT
     for row in found.precisions:
         value, low, high = (100 * x for x in row.difference)
-        assert f"({low:+.1f} to {high:+.1f}) for the" in TEXT and re.search(
-            rf"{re.escape(f'{value:+.1f}')}( points)? \(", TEXT
-        )
+        name = {"vit": "ViT", "hybrid": "hybrid", "cnn": "CNN"}[row.arm]
+        said = rf"{re.escape(f'{value:+.1f}')}( points)? \({re.escape(f'{low:+.1f} to {high:+.1f}')}\) for the {name}"
+        assert re.search(said, TEXT), row.arm
     for arm, config in (("vit", "vit"), ("hybrid", "conformer"), ("cnn", "resnet")):
         header = (ROOT / "configs" / "model" / f"{config}_pico.yaml").read_text()
         assert f"# Expect {100 * means[arm, 10_000]:.1f} % on Fashion-MNIST: mean of 6 seeds" in header
 
 
+def test_what_is_said_of_all_data_size_studies() -> None:
+    """That intervals carry the claims, and that the CNN sits at an edge of the grid."""
+    for folder in (ROOT / "results").glob("data-size-*"):
+        found = study(folder.name)
+        assert all(difference.adjusted >= 0.05 for difference in found.differences), folder.name
+        assert "lr" in next(tuned.edges for tuned in found.tuning if tuned.arm == "cnn"), folder.name
+
+
 def test_data_size_on_textures() -> None:
-    found = findings(ROOT / "results" / "data-size-scenes-texture")
+    found = study("data-size-scenes-texture")
     assert found.missing == 0 and all(len(cell.accuracies) == 6 for cell in found.cells)
     assert {row["commit"] for row in found.done} == {"8484e22fef23"}
     advice = recommendation(found)
@@ -128,7 +144,7 @@ def test_data_size_on_textures() -> None:
 
 
 def test_data_size_on_relations() -> None:
-    found = findings(ROOT / "results" / "data-size-scenes-relation")
+    found = study("data-size-scenes-relation")
     assert found.missing == 0 and {row["commit"] for row in found.done} == {"8484e22fef23"}
     assert [row["key"] for row in found.failures if row["kind"] == "run"] == ["run-vit-30000-1-bf16-mixed"]
     runs = {(cell.arm, cell.size): list(cell.accuracies.values()) for cell in found.cells}
@@ -152,7 +168,7 @@ def test_data_size_on_relations() -> None:
 
 
 def test_light_augmentation_on_fashion_mnist() -> None:
-    light, none = (findings(ROOT / "results" / f"data-size-fashion-mnist{name}") for name in ("-light", ""))
+    light, none = (study(f"data-size-fashion-mnist{name}") for name in ("-light", ""))
     losses = [100 * (none.cell(arm, 10_000).mean - light.cell(arm, 10_000).mean) for arm in light.arms]
     assert f"every arm is {min(losses):.0f} to {max(losses):.0f} points worse at 10,000" in TEXT
     (gain,) = [d.interval for d in light.differences if (d.first, d.second, d.size) == ("vit", "hybrid", 10_000)]
@@ -162,13 +178,30 @@ def test_light_augmentation_on_fashion_mnist() -> None:
 
 def test_a_study_costs_little_more_than_its_runs() -> None:
     """Wall time against the cells', two at once; and a tuning cell, which does nothing but fit, against its fit."""
-    rows = findings(ROOT / "results" / "data-size-fashion-mnist").done
+    rows = study("data-size-fashion-mnist").done
     starts = [datetime.strptime(row["started"], "%Y-%m-%dT%H:%M:%S%z").timestamp() for row in rows]
     wall = max(start + row["seconds"] for start, row in zip(starts, rows, strict=True)) - min(starts)
     tuning = [row for row in rows if row["kind"] == "tune"]
     around = 2 * wall / sum(row["seconds"] for row in rows)
     inside = sum(row["seconds"] for row in tuning) / sum(row["fit_seconds"] for row in tuning)
     assert around * inside < 1.05
+    assert f"took {around * inside:.2f} times as long as its runs" in OF_RECORDS
+    longer = 100 * (2 * wall / sum(row["fit_seconds"] for row in rows) - 1)
+    assert f"without the tests, {longer:.0f} % longer than its fits" in OF_RECORDS
+    fits: dict[tuple, list[float]] = {}
+    for row in rows:
+        if row["kind"] == "run" and row["precision"] == "32-true":
+            fits.setdefault((row["arm"], row["size"]), []).append(row["fit_seconds"])
+    quickest, slowest = [min(times) for times in fits.values()], max(map(max, fits.values()))
+    said = f"took {min(quickest):.0f} to {max(quickest):.0f} s, the slowest {slowest:.0f}"
+    assert max(quickest) < 60 and said in OF_RECORDS
+
+
+def test_data_size_on_cifar10_has_only_begun() -> None:
+    found = study("data-size-cifar10")
+    assert {len(cell.accuracies) for cell in found.cells if cell.size == 45_000} == {2}
+    cnn, hybrid, vit = (100 * found.cell(arm, 45_000).mean for arm in ("cnn", "hybrid", "vit"))
+    assert f"(CNN {cnn:.0f} %, hybrid {hybrid:.0f}, ViT {vit:.0f})" in TEXT
 
 
 def test_train_step_against_timm() -> None:

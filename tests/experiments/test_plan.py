@@ -7,6 +7,7 @@ import pytest
 from tests.experiments.studies import YAML
 from vit.commandline.overlays import packaged_names
 from vit.commandline.quiet import quiet
+from vit.experiments.datasize import options_of
 from vit.experiments.grid import Study
 from vit.experiments.options import parse
 from vit.experiments.plan import DataSize, plan
@@ -88,11 +89,21 @@ def test_what_decides_a_run_is_part_of_the_study(config: str, tmp_path: Path):
         assert planned(*args, option).recipes != first.recipes
 
 
+def test_epochs_are_counted_by_the_user(config: str):
+    with pytest.raises(ValueError, match="--budget epochs expects --amount, a number of epochs: the 3 of the preset"):
+        options_of(["-c", config, "--budget", "epochs"])
+    assert options_of(["-c", config, "--budget=epochs", "--amount", "20"]).settings.amount == 20
+    assert options_of(["-c", config, "--budget", "steps"]).settings.budget == "steps"
+
+
+@pytest.mark.parametrize("match", ["parameters", "macs"])
 @pytest.mark.parametrize("name", PACKAGED)
-def test_packaged_studies_are_matched_within_two_percent(name: str):
-    study = planned("-c", name, "-c", "data/digits", "--sizes", "100")
+def test_packaged_studies_are_matched_within_two_percent(name: str, match: str):
+    how = "compute" if match == "macs" else match
+    study = planned("-c", name, "-c", "data/digits", "--sizes", "100", "--match", how)
     first, *others = study.arms
-    assert len(others) == 2 and all(abs(arm.parameters / first.parameters - 1) <= 0.02 for arm in others)
+    assert len(others) == 2
+    assert all(abs(getattr(arm, match) / getattr(first, match) - 1) <= 0.02 for arm in others)
     assert len(study.trials) == 6 and len(study.seeds) >= 6
 
 

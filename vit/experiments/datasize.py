@@ -1,5 +1,6 @@
 """``vit study data-size``: which architecture should I train on my data, and would more data change the answer?"""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +11,14 @@ from vit.experiments import estimate, ledger, report
 from vit.experiments.grid import Cell, Study
 from vit.experiments.job import Job, Machine, describe, say_failed
 from vit.experiments.live import Live
-from vit.experiments.options import parse
+from vit.experiments.options import Options, parse
 from vit.experiments.plan import DataSize, plan
 from vit.experiments.runner import Runner
 
 
 def main(args: list[str]) -> int:
     """Run or continue a study, and write its report; 1 when runs failed."""
-    options = parse(args, DataSize)
+    options = options_of(args)
     settings = options.settings
     machine = Machine.prepared(settings.workers)
     with quiet():
@@ -43,6 +44,19 @@ def main(args: list[str]) -> int:
             failed += replace(job, runner=replace(runner, chosen=chosen)).do(study.runs(), live)
         report.say(folder, settings.size)
     return say_failed(failed, folder)
+
+
+def options_of(args: Sequence[str]) -> Options[DataSize]:
+    """The command line taken apart.
+
+    Raises:
+        ValueError: one line for what cannot be; a number of epochs left to presets, which count steps, among it.
+    """
+    options, said = parse(args, DataSize), {argument.partition("=")[0] for argument in args}
+    if options.settings.budget == "epochs" and "--budget" in said and "--amount" not in said:
+        amount = options.settings.amount
+        raise ValueError(f"--budget epochs expects --amount, a number of epochs: the {amount} of the preset are steps")
+    return options
 
 
 def _cells(study: Study) -> list[Cell]:

@@ -39,7 +39,7 @@ class DataSize:
     Attributes:
         candidates: architectures by name.
         arms: names of those that are compared. All are matched to the first that has no dial.
-        sizes: training pictures (default: 100, 300, 1000, ... up to all there are).
+        sizes: training pictures, each class in its share (default: 100, 300, 1000, ... up to all there are).
         seeds: runs of each arm and size. No claim is made from fewer than 6.
         budget: whether amount counts optimiser steps or epochs.
         amount: length of every run.
