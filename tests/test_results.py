@@ -325,12 +325,14 @@ def test_transfer_on_fashion_mnist() -> None:
     preset = " ".join((ROOT / "configs/study/transfer_cpu.yaml").read_text().replace("\n#", "").split())
     assert f"+{short.replace(' points', '')}" in preset.replace(" points", "")
     assert f"+{long.replace(' points', '')} over scratch-long" in preset
+    digits = "supervised@mnist"
     frozen = {
         row: tuple(100 * bound for bound in found.at(row, "fashion_mnist").probes["logistic"])
-        for row in ("mae", "aim", "simmim", "scratch")
+        for row in ("mae", "aim", "simmim", "scratch", digits)
     }
     text = " ".join(TEXT.split())
-    assert f"reads {frozen['mae'][0]:.1f} % after MAE" in text and f"and {frozen['scratch'][0]:.1f} of a fresh" in text
+    assert f"reads {frozen['mae'][0]:.1f} % after MAE" in text
+    assert f"{frozen['scratch'][0]:.1f} of a fresh net and {frozen[digits][0]:.1f} after MNIST's labels" in text
     for row, name in (("aim", "AIM"), ("simmim", "SimMIM")):
         assert "{:.1f} ({:.1f} to {:.1f}) after {}".format(*frozen[row], name) in text
     assert frozen["mae"][1] > frozen["aim"][2] > frozen["aim"][1] > frozen["simmim"][2], "which the answer rests on"
@@ -338,11 +340,23 @@ def test_transfer_on_fashion_mnist() -> None:
     assert "Finetuned, AIM has {:.1f} and SimMIM {:.1f}: both ahead of scratch".format(*tuned) in text
     ahead = {(gain.row, gain.over): gain.interval for gain in found.gains}
     assert all(ahead[row, "scratch"].low > 0 >= ahead[row, "scratch-long"].low for row in ("aim", "simmim"))
-    for row, rate in {"scratch-long": 0.01, "aim": 0.01, "simmim": 0.01, "mae": 0.001, "scratch": 0.003}.items():
+    for row, rate in {
+        "scratch-long": 0.01,
+        "aim": 0.01,
+        "simmim": 0.01,
+        "mae": 0.001,
+        "scratch": 0.003,
+        digits: 0.01,
+    }.items():
         tried = [done for done in found.done if done["kind"] == "tune" and done["arm"] == f"fashion_mnist.{row}"]
         assert best_trial(tried)["options"]["lr"] == rate, f"README says at which end of the grid {row} did best"
-    assert len(found.gains) == 7 and {gain.adjusted for gain in found.gains if gain.p < 0.05} == {0.21875}
-    assert "(Holm's p is 0.22)" in text
+    reached = tuple(100 * bound for bound in found.at(digits, "fashion_mnist").interval)
+    assert "instead, it reaches {:.1f} % ({:.1f} to {:.1f}): no gain over scratch can be told".format(*reached) in text
+    own = "{:+.1f} points ({:.1f} to {:.1f})".format(*(100 * bound for bound in ahead[digits, "scratch"]))
+    assert ahead[digits, "scratch"].low < 0 and f"can be told, {own}." in text
+    assert f"{own.replace(' points', '')} of MNIST's labels over scratch" in preset
+    assert len(found.gains) == 9 and {gain.adjusted for gain in found.gains if gain.p < 0.05} == {0.28125}
+    assert "Of nine comparisons" in text and "(Holm's p is 0.28)" in text
 
 
 def test_gradient_checkpointing() -> None:
