@@ -197,6 +197,27 @@ def test_a_study_costs_little_more_than_its_runs() -> None:
     assert max(quickest) < 60 and said in OF_RECORDS
 
 
+def test_a_pretrained_arm_on_fashion_mnist() -> None:
+    found = study("data-size-fashion-mnist-mae")
+    assert found.missing == 0 and not found.failures and all(len(cell.accuracies) == 6 for cell in found.cells)
+    assert {row["commit"] for row in found.done} == {"e481edfd032d"}
+    by_pair = {(d.first, d.second, d.size): [100 * bound for bound in d.interval] for d in found.differences}
+    gains = [tuple(-by_pair["vit", "vit-mae", size][place] for place in (0, 2, 1)) for size in (300, 3000)]
+    assert all(low > 0 for _, low, _ in gains)
+    few, many = (
+        "{:.1f}{} ({:.1f} to {:.1f})".format(gain[0], unit, *gain[1:])
+        for gain, unit in zip(gains, (" points", ""), strict=True)
+    )
+    value, low, high = by_pair["cnn", "vit-mae", 300]
+    assert (
+        f"gains {few} at 300 labels, where the CNN's lead can no longer be told ({value:.1f}, {low:.1f} to {high:.1f})"
+        in TEXT
+    )
+    (lead,) = [s for s in recommendation(found).sentences if s.endswith("ahead of vit-mae.")]
+    points = lead.removeprefix("It is ").replace(" points", "").removesuffix(" ahead of vit-mae.")
+    assert low < 0 < high and f"and {many} at 3,000, where the CNN stays {points} ahead." in TEXT
+
+
 def test_data_size_on_cifar10_has_only_begun() -> None:
     found = study("data-size-cifar10")
     assert {len(cell.accuracies) for cell in found.cells if cell.size == 45_000} == {2}
