@@ -57,7 +57,8 @@ def imported(folder: str) -> set[str]:
                 names |= {name.name.split(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names.add(node.module.split(".")[0])
-    return names - sys.stdlib_module_names - {"vit", "tests"}
+    beside = {path.stem for path in (ROOT / "tests/bench").glob("*.py")}  # scripts there import each other
+    return names - sys.stdlib_module_names - {"vit", "tests"} - beside
 
 
 @pytest.mark.parametrize(("folder", "requirements"), [("vit", USED), ("tests", REQUIREMENTS)])
