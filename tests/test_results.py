@@ -132,7 +132,7 @@ def test_data_size_on_textures() -> None:
     assert all(by_pair["vit", "hybrid", size].high < 0 for size in (300, 3000, 30_000))
     value, low, high = (-100 * x for x in by_pair["vit", "hybrid", 30_000])
     assert f"by {value:.1f} points ({high:.1f} to {low:.1f}) at 30,000" in TEXT
-    assert f"on textures, below, {value:.1f})" in TEXT
+    assert f"but {value:.1f} points on textures, below" in TEXT
     (pair,) = [pair for pair in found.pairs if (pair.first, pair.second) == ("hybrid", "cnn")]
     assert f"between {pair.crossing.low:,.0f} and {pair.crossing.high:,.0f}." in TEXT
     cnn, hybrid, vit = (100 * found.cell(arm, 30_000).mean for arm in ("cnn", "hybrid", "vit"))
@@ -152,9 +152,8 @@ def test_data_size_on_relations() -> None:
     stuck = {where: sum(accuracy < 0.52 for accuracy in accuracies) for where, accuracies in runs.items()}
     assert [stuck[arm, 3000] for arm in ("vit", "hybrid", "cnn")] == [0, 1, 2]
     assert [stuck[arm, 30_000] for arm in ("vit", "hybrid", "cnn")] == [0, 2, 1]
-    assert (
-        f"the ViT reaches {100 * mean(runs['vit', 3000]):.1f} % in each run" in TEXT and min(runs["vit", 3000]) > 0.998
-    )
+    assert f"the ViT reaches {100 * min(runs['vit', 3000]):.1f} % or more in each run" in TEXT
+    assert min(runs["vit", 3000]) >= 0.998
     low = [accuracy for arm in ("hybrid", "cnn") for accuracy in runs[arm, 3000] if accuracy < 0.52]
     assert f"stay at {100 * min(low):.0f} to {100 * max(low):.0f} %" in TEXT
     assert max(sorted(runs["hybrid", 30_000])[:2]) < 0.26 and f"at {100 * min(runs['cnn', 30_000]):.0f} %" in TEXT
@@ -193,7 +192,7 @@ def test_a_study_costs_little_more_than_its_runs() -> None:
         if row["kind"] == "run" and row["precision"] == "32-true":
             fits.setdefault((row["arm"], row["size"]), []).append(row["fit_seconds"])
     quickest, slowest = [min(times) for times in fits.values()], max(map(max, fits.values()))
-    said = f"took {min(quickest):.0f} to {max(quickest):.0f} s, the slowest {slowest:.0f}"
+    said = f"in fp32 took {min(quickest):.0f} to {max(quickest):.0f} s, the slowest of all {slowest:.0f}"
     assert max(quickest) < 60 and said in OF_RECORDS
 
 

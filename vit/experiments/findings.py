@@ -81,8 +81,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Precision:
-    """What ``compare_precision`` changes for one arm at one size: accuracy, paired by seed; images/s, as a factor
-    between runs of one machine."""
+    """What ``compare_precision`` changes at one size: paired accuracy, and images/s as a factor on one machine."""
 
     arm: str
     size: int
