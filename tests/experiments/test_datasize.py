@@ -9,16 +9,19 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import vit
 from tests.experiments.studies import YAML, study
 from vit import bundle
 from vit.data.module import Images
+from vit.experiments import datasize
 from vit.experiments.grid import Arm
 from vit.experiments.job import write_shared
 from vit.experiments.ledger import ROWS, read
@@ -239,6 +242,32 @@ def test_wandb_groups_the_runs_of_a_study(tmp_path: Path, monkeypatch: pytest.Mo
     tuning = next(study().tuning())
     with pytest.raises(RuntimeError, match=f"{tmp_path.name} tune"):
         Runner(study(), tmp_path, (), {})(tuning)
+
+
+def test_the_test_split_is_read_once_by_a_run_and_never_by_tuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tested: list[list[str]] = []
+    monkeypatch.setattr("vit.run.fit", lambda args: SimpleNamespace(metrics={}))
+    monkeypatch.setattr("vit.evaluate.test", lambda args: tested.append(args) or {"acc": 0.5})
+    monkeypatch.setattr("vit.experiments.runner.check_data", lambda path, manifest_hash: None)
+    monkeypatch.setattr(Runner, "_row", lambda self, cell, settings, metrics, tested: dict(tested))
+    for name in ("WANDB_RUN_GROUP", "WANDB_JOB_TYPE"):
+        monkeypatch.setenv(name, "mine")
+    runner = Runner(study(), tmp_path, (), {arm: study().trials[0] for arm in ("vit", "cnn")})
+    assert "acc" not in runner(next(iter(study().tuning()))) and not tested
+    cell = next(iter(study().runs()))
+    assert runner(cell)["acc"] == 0.5 and [args[1] for args in tested] == [str(runner.path(cell))]
+
+
+def test_a_dry_run_says_what_is_left_and_writes_nothing(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    threads, out = torch.get_num_threads(), tmp_path / "out"
+    try:
+        args = ["-c", str(config), "--sizes", "30,100", "--workers", "2", "--out", str(out), "--dry-run"]
+        assert datasize.main(args) == 0
+    finally:
+        torch.set_num_threads(threads)
+    said = capsys.readouterr().out
+    assert "6 runs to do" in said and "with 2 at once on" in said and "multiply-adds" in said
+    assert not out.exists()
 
 
 @pytest.mark.gpu
